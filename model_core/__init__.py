@@ -1,0 +1,1 @@
+"""The Transformer from scratch: one definition to train, check, export and look inside."""

@@ -1,0 +1,82 @@
+"""Reading a checkpoint's configuration so that no field goes unnoticed."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+from model_core.config import ConfigError
+
+T = TypeVar("T")
+
+# What tells of training, of generation defaults or of the file itself, not of the model's shape.
+NEUTRAL = frozenset(
+    {
+        "_name_or_path", "architectures", "model_type", "transformers_version", "torch_dtype",
+        "dtype", "use_cache", "initializer_range", "gradient_checkpointing", "pretraining_tp",
+        "attention_probs_dropout_prob", "hidden_dropout_prob", "attention_dropout",
+        "classifier_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "id2label",
+        "label2id", "num_labels", "problem_type", "return_dict", "output_hidden_states",
+        "output_attentions", "finetuning_task", "is_encoder_decoder", "chunk_size_feed_forward",
+        "transformers.js_config", "_attn_implementation", "_attn_implementation_autoset",
+        "tokenizer_class", "task_specific_params", "sep_token_id", "directionality",
+    }
+)  # fmt: skip
+
+
+class Fields:
+    """The fields of one configuration; `finish` refuses those that nobody took.
+
+    `origin` names the file in error messages. All errors are `ConfigError`.
+    """
+
+    def __init__(self, values: Mapping[str, Any], origin: str) -> None:
+        self.values = values
+        self.origin = origin
+        self.taken: set[str] = set()
+
+    def take(self, name: str, kind: type[T], default: T | None = None) -> T:
+        """The value of `name`, checked to be a `kind`; null counts as absent."""
+        self.taken.add(name)
+        value = self.values.get(name)
+        if value is None:
+            value = default
+        if value is None:
+            raise ConfigError(f"{self.origin} has no field {name!r}")
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"{self.origin}: {name!r} is {value!r}, expected {kind.__name__}")
+        return value
+
+    def choose(self, name: str, choices: Mapping[Any, T], default: Any = None) -> T:
+        """What `choices` has for the value of `name`; another value is refused by name."""
+        self.taken.add(name)
+        value = self.values.get(name, default)
+        if value not in choices:
+            accepted = ", ".join(repr(choice) for choice in choices)
+            raise ConfigError(
+                f"{self.origin}: {name!r} is {value!r}, which is not supported; "
+                f"accepted: {accepted}"
+            )
+        return choices[value]
+
+    def require(self, name: str, *accepted: Any) -> None:
+        """Refuse `name` unless it is absent, null or one of `accepted`."""
+        self.choose(name, dict.fromkeys((None, *accepted)))
+
+    def nested(self, name: str) -> "Fields":
+        """The fields of a nested configuration; empty when absent."""
+        self.taken.add(name)
+        values = self.values.get(name) or {}
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{self.origin}: {name!r} is {values!r}, expected an object")
+        return Fields(cast("Mapping[str, Any]", values), f"{self.origin}: {name}")
+
+    def finish(self, prefix: str = "") -> None:
+        """Refuse the fields (those under `prefix`) that were neither taken nor are neutral."""
+        left = {
+            name
+            for name, value in self.values.items()
+            if name.startswith(prefix) and name not in self.taken and value is not None
+        } - NEUTRAL
+        if left:
+            raise ConfigError(f"{self.origin} has fields that are not supported: {sorted(left)}")

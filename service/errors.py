@@ -1,0 +1,42 @@
+"""Domain errors. They know no HTTP: `service/api/errors.py` maps each to a status and a body."""
+
+
+class AnatomyError(Exception):
+    """Base of every error that a user may see. `field` names the part of the request at fault."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class InvalidRequest(AnatomyError):
+    """A value that is not accepted; the message has the value and what is accepted."""
+
+
+class TooManyTokens(InvalidRequest):
+    """An input longer than the model takes; the message has both counts."""
+
+
+class BodyTooLarge(AnatomyError):
+    """A request body over the limit."""
+
+
+class UnknownModel(AnatomyError):
+    """A model name that this service does not have, or has for another task."""
+
+
+class Overloaded(AnatomyError):
+    """A queue is full. `retry_after_s` is when room is expected, in seconds (at least 1)."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(AnatomyError):
+    """The service is starting or stopping."""
+
+
+class EngineFailure(AnatomyError):
+    """The model failed, or gave a value that is not finite; the request may be tried again."""

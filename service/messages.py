@@ -1,0 +1,137 @@
+"""The types that flow between the HTTP dialects and the engines; they know neither HTTP nor ONNX."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_core.tokenization import Tokenizer
+
+TokenIds: TypeAlias = list[int]
+Floats: TypeAlias = NDArray[np.float32]
+
+
+class Task(StrEnum):
+    """What a served model does; the value is what `/v1/models` and `/info` show."""
+
+    EMBED = "embed"
+    CLASSIFY = "classify"
+    GENERATE = "generate"
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended: the model's end token or a stop string, or the token limit."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. Values are validated at the edge and trusted here.
+
+    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 and `min_p` 0 switch the filter off.
+    `seed` None draws a seed from the operating system. `top_logprobs` None computes no log
+    probabilities; n gives the chosen token's and those of the n likeliest.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural-log probability of a chosen token, and of the likeliest alternatives (id, logprob)."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationChunk:
+    """What a generation adds: text that is final (no half characters, no part of a stop string).
+
+    `token_ids` are the tokens sampled since the chunk before; their text may come later than they
+    do. The last chunk has a `finish_reason`; its text may be empty.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+class Generation(AsyncIterator[GenerationChunk], Protocol):
+    """A running generation. `aclose` cancels it and frees its slot; it is safe to call twice."""
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a served model tells of itself: the rows of `/v1/models` and `/info`."""
+
+    name: str
+    task: Task
+    max_tokens: int
+    precision: str
+    created: int
+    source: str
+    licence: str
+    provider: str
+    provider_reason: str
+    embedding_dim: int | None = None
+    labels: tuple[str, ...] = ()
+    parity: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class ServedModel(Protocol):
+    """What every served model offers to every dialect."""
+
+    @property
+    def card(self) -> ModelCard: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+
+class EmbeddingModel(ServedModel, Protocol):
+    """Texts, as token ids with their special tokens, to pooled vectors."""
+
+    async def embed(self, texts: Sequence[TokenIds]) -> Floats:
+        """Vectors [N, D] in the order of `texts`; each 1 to `card.max_tokens` tokens long."""
+        ...
+
+
+class ClassificationModel(ServedModel, Protocol):
+    """Texts, as token ids with their special tokens, to class scores."""
+
+    async def classify(self, texts: Sequence[TokenIds]) -> Floats:
+        """Probabilities [N, C] over `card.labels`, in the order of `texts`."""
+        ...
+
+
+class GenerationModel(ServedModel, Protocol):
+    """A prompt, as token ids, to a stream of text."""
+
+    def generate(self, prompt: TokenIds, sampling: Sampling) -> Generation:
+        """Start at once. `len(prompt) + sampling.max_tokens` is at most `card.max_tokens`.
+
+        Raises `Overloaded` when the queue is full.
+        """
+        ...
