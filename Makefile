@@ -1,0 +1,91 @@
+# What `make serve` needs: Python 3.11 or newer (with venv) and make. Everything goes into .venv.
+#
+#   make serve               install what serving needs, then serve the default models on port 8000
+#   make serve ARGS=--plain  the same under uvicorn alone, without Ray
+#   make test | make check   the tests | formatting, lint, types and the imports between floors
+#
+# PYTHON=python3.12 chooses an interpreter. TORCH_ARGS goes to pip when it installs torch, for a
+# machine that should take its build from elsewhere (TORCH_ARGS='--index-url …').
+
+PYTHON ?= python3
+ARGS ?=
+TORCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt
+TORCH := $(shell grep -E '^torch==' constraints.txt)
+
+# Debian packages that some tests and load tests use: WordNet's glosses (supersense), a light HTTP
+# load generator, and `ss` (which ports listen). kubectl, which renders the manifests where it is
+# found, is not among them: Debian 12 has a version too old for these kustomizations.
+TOOLS := wordnet-base wrk iproute2
+
+.PHONY: help setup setup-tools serve test check bench-ray clean
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "'$(PYTHON) -m venv' failed; on Debian the package python3-venv provides it." >&2; exit 1; }
+
+# torch goes first and by itself: its version is pinned without a local part, so a machine whose pip
+# knows a CPU build (2.13.0+cpu) takes that one, a tenth of the size, and the next line keeps it.
+$(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing what serving needs into $(VENV) (minutes, the first time) …"
+	@$(PIP) $(TORCH_ARGS) '$(TORCH)'
+	@$(PIP) -e '.[export]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.serve
+	@echo "Installing what the tests need …"
+	@$(PIP) -e '.[export,test,load]'
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	@echo "Installing what the checks need …"
+	@$(PIP) -e '.[export,test,load,check]'
+	@touch $@
+
+setup: $(VENV)/.serve
+
+setup-tools:
+	@missing=""; for tool in $(TOOLS); do \
+	  dpkg-query -W -f '$${Status}' $$tool 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$tool"; \
+	done; \
+	if ! command -v apt-get >/dev/null; then \
+	  echo "setup-tools: skipped, this is not Debian; the tests that need$$missing skip themselves."; \
+	elif [ -z "$$missing" ]; then \
+	  echo "setup-tools: nothing to do, installed already: $(TOOLS)"; \
+	elif [ "$$(id -u)" = 0 ]; then \
+	  echo "setup-tools: installing$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	elif command -v sudo >/dev/null; then \
+	  echo "setup-tools: installing$$missing (sudo)"; \
+	  sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else \
+	  echo "setup-tools: skipped, neither root nor sudo; the tests that need$$missing skip themselves."; \
+	fi
+
+serve: $(VENV)/.serve
+	@$(BIN)/anatomy serve $(ARGS)
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.check
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+bench-ray: $(VENV)/.test
+	@$(BIN)/python -m loadtests.ray_cost $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Load generators and comparisons. They use the floors below and are used by none of them."""

@@ -1,0 +1,99 @@
+"""An `anatomy serve` of one's own: started on a free port, waited for, and ended with its group."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from loadtests.target import OWN_VARIABLES
+
+HOST = "127.0.0.1"
+STOP_TIMEOUT_S = 45.0  # Serve drains a replica for at least 35 s when it still has requests
+
+
+class ServiceDidNotStart(Exception):
+    """The service ended, or wasn't ready in time; the message has the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that answered `/ready` with 200."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+
+@contextmanager
+def serve(
+    arguments: Sequence[str], *, log: Path, start_timeout_s: float = 600.0
+) -> Iterator[Running]:
+    """Run `anatomy serve` with `arguments` on a free port of the loopback until the block ends."""
+    port = free_port()
+    command = [anatomy_program(), "serve", *arguments, "--port", str(port)]
+    # The service refuses ANATOMY_ variables that it doesn't know; these are the load tests' own.
+    environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        wait_until_ready(process, f"http://{HOST}:{port}/ready", log, start_timeout_s)
+        yield Running(port)
+    finally:
+        stop(process)
+
+
+def anatomy_program() -> str:
+    """The `anatomy` that was installed beside the running interpreter."""
+    return str(Path(sys.executable).with_name("anatomy"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def wait_until_ready(
+    process: subprocess.Popen[bytes], url: str, log: Path, timeout_s: float
+) -> None:
+    """Poll `url` until it answers 200: a connection alone proves nothing (a front may answer)."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServiceDidNotStart(f"it ended with status {process.returncode}:\n{tail(log)}")
+        with suppress(httpx.TransportError):
+            if httpx.get(url, timeout=2.0).status_code == 200:
+                return
+        time.sleep(0.2)
+    raise ServiceDidNotStart(f"not ready after {timeout_s:.0f} s:\n{tail(log)}")
+
+
+def tail(log: Path, lines: int = 30) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask as Ctrl-C does; what is left of the group after that is killed."""
+    for request, wait_s in ((signal.SIGINT, STOP_TIMEOUT_S), (signal.SIGKILL, 10.0)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, request)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+    # Both signals are sent even if the leader left at the first: children of it may not have.

@@ -1,0 +1,118 @@
+"""OpenAI's dialect: its routes, and its models and embeddings. Generation has its own file."""
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.api import bodies
+from service.api.exchange import exchange_of, unless_disconnected
+from service.api.openai_generation import OpenAIGeneration
+from service.api.openai_types import EmbeddingsBody
+from service.api.responses import BYTES_PER_NUMBER, json_response
+from service.errors import EngineFailure, InvalidRequest
+from service.messages import Floats, ModelCard
+from service.offload import Offload
+from service.registry import Registry
+from service.tokenizing import Tokenizing
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAI:
+    """Handlers of OpenAI's routes over the models of a registry."""
+
+    registry: Registry
+    tokenizing: Tokenizing
+    offload: Offload
+    limits: bodies.BodyLimits
+    generation: OpenAIGeneration
+
+    def routes(self) -> list[Route]:
+        """The routes that this dialect answers."""
+        return [
+            Route("/v1/models", self.models, methods=["GET"]),
+            Route("/v1/models/{name:path}", self.model, methods=["GET"]),
+            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
+            Route("/v1/completions", self.generation.completions, methods=["POST"]),
+            Route("/v1/chat/completions", self.generation.chat, methods=["POST"]),
+        ]
+
+    async def models(self, request: Request) -> Response:
+        """`GET /v1/models`: every served model."""
+        del request
+        self.registry.require_ready()
+        data = [model_object(card) for card in self.registry.cards()]
+        return json_response({"object": "list", "data": data})
+
+    async def model(self, request: Request) -> Response:
+        """`GET /v1/models/{name}`: one served model."""
+        return json_response(model_object(self.registry.card(request.path_params["name"])))
+
+    async def embeddings(self, request: Request) -> Response:
+        """`POST /v1/embeddings`: a vector for each input."""
+        body = await bodies.read(request, EmbeddingsBody, self.limits)
+        model = self.registry.embedding(body.model)
+        exchange_of(request.scope).model = model.card.name
+        width = model.card.embedding_dim
+        if body.dimensions is not None and width is not None and body.dimensions > width:
+            raise InvalidRequest(
+                f"dimensions: {body.dimensions} is not accepted; model {body.model!r} has {width}",
+                field="dimensions",
+            )
+
+        async def run() -> Response:
+            inputs = await self.tokenizing.inputs(model, body.input, field="input")
+            vectors = await model.embed(inputs)
+            tokens = sum(map(len, inputs))
+            size = len(inputs) * (body.dimensions or vectors.shape[1]) * BYTES_PER_NUMBER
+            content = await self.offload.run(
+                size, embeddings_json, vectors, body=body, prompt_tokens=tokens
+            )
+            return Response(content, media_type="application/json")
+
+        return await unless_disconnected(request.receive, run())
+
+
+def embeddings_json(vectors: Floats, *, body: EmbeddingsBody, prompt_tokens: int) -> bytes:
+    """The answer's JSON for `vectors` [N, D]. Raises `EngineFailure` unless all are finite."""
+    if body.dimensions is not None:
+        vectors = vectors[:, : body.dimensions]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(vectors).all():
+        raise EngineFailure(f"model {body.model!r} gave a vector that is not finite")
+    vectors = np.ascontiguousarray(vectors, dtype="<f4")
+    # orjson keeps the interpreter's lock while it writes: a row at a time lets the event loop in.
+    rows = (
+        b'{"object":"embedding","index":%d,"embedding":%b}'
+        % (index, _vector_json(vector, body.encoding_format))
+        for index, vector in enumerate(vectors)
+    )
+    return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
+        b",".join(rows),
+        orjson.dumps(body.model),
+        orjson.dumps({"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}),
+    )
+
+
+def _vector_json(vector: Floats, encoding_format: str) -> bytes:
+    if encoding_format == "base64":
+        return b'"%b"' % base64.b64encode(vector.tobytes())
+    return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def model_object(card: ModelCard) -> dict[str, Any]:
+    """OpenAI's model object, with what this service adds to it."""
+    return {
+        "id": card.name,
+        "object": "model",
+        "created": card.created,
+        "owned_by": "anatomy",
+        "task": card.task,
+        "max_model_len": card.max_tokens,
+    }

@@ -1,0 +1,203 @@
+"""Bodies of OpenAI's requests, as their clients send them: fields, ranges, what is refused.
+
+What this service can't do is a field that takes null alone, so that a client reads which field
+it is. Checks over several fields, or that need the model, are where the request runs.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, Tag
+
+from service.api.bodies import RequestBody
+
+INT64_MAX = 2**63 - 1
+
+# Fields of the protocol that are refused by name; null means that the client doesn't use them.
+Unsupported: TypeAlias = None
+
+
+def _input_kind(value: object) -> str | None:
+    first = value[0] if isinstance(value, list) and value else None  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, str):
+        return "<text>"
+    if isinstance(first, str):
+        return "<texts>"
+    if isinstance(first, int) and not isinstance(first, bool):
+        return "<token ids>"
+    if isinstance(first, list):
+        return "<token id lists>"
+    return None
+
+
+def _text_or_list(value: object) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    return "<list>" if isinstance(value, list) else None
+
+
+# The kind is told by the first item: trying each kind in turn took three times as long on a body
+# of 10 MB, and told a client what is wrong with all four.
+Texts: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[str], Tag("<texts>")]
+    | Annotated[list[int], Tag("<token ids>")]
+    | Annotated[list[list[int]], Tag("<token id lists>")],
+    Discriminator(
+        _input_kind,
+        custom_error_type="input_kind",
+        custom_error_message="accepted are a string, or a list that isn't empty of strings, of "
+        "token ids, or of lists of token ids",
+    ),
+]
+
+ModelName: TypeAlias = Annotated[
+    str, Field(min_length=1, max_length=256, description="A name that /v1/models lists.")
+]
+StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
+StopStrings: TypeAlias = Annotated[
+    Annotated[StopString, Tag("<text>")]
+    | Annotated[list[StopString], Field(max_length=4), Tag("<list>")],
+    Discriminator(
+        _text_or_list,
+        custom_error_type="stop_kind",
+        custom_error_message="accepted are a string or a list of up to 4 strings",
+    ),
+]
+
+
+class EmbeddingsBody(RequestBody):
+    """`POST /v1/embeddings`."""
+
+    model: ModelName
+    input: Texts = Field(description="Texts, or token ids that are used as they are.")
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="base64 is of little-endian 32-bit floats."
+    )
+    dimensions: int | None = Field(
+        None, ge=1, le=65536, description="Keep this many numbers and normalise again."
+    )
+    user: str | None = Field(None, description="Accepted, without effect.")
+
+
+class StreamOptions(RequestBody):
+    """`stream_options`."""
+
+    include_usage: bool | None = None
+
+
+class TextFormat(RequestBody):
+    """`response_format`: text alone."""
+
+    type: Literal["text"]
+
+
+class SamplingBody(RequestBody):
+    """What completions and chat share: how tokens are chosen and how they are sent."""
+
+    model: ModelName
+    max_tokens: int | None = Field(None, ge=1, le=INT64_MAX, description="Most tokens to generate.")
+    temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; 1 unless given.")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Keep the likeliest tokens up to this probability."
+    )
+    top_k: int | None = Field(
+        None, ge=-1, le=INT64_MAX, description="Keep this many of the likeliest; 0 or -1 is all."
+    )
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Keep tokens of this share of the likeliest's probability."
+    )
+    n: int | None = Field(None, ge=1, le=16, description="Continuations of each prompt.")
+    stop: StopStrings | None = Field(
+        None, description="Up to 4 strings that end the text; they are not part of it."
+    )
+    seed: int | None = Field(
+        None, ge=-(2**63), le=INT64_MAX, description="The same seed gives the same text."
+    )
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, max_length=1024, description="Token id, as a string, to what is added to its logit."
+    )
+    ignore_eos: bool | None = Field(None, description="Go on after the model's end token.")
+    min_tokens: int | None = Field(
+        None, ge=0, le=INT64_MAX, description="Fewest tokens before the end token may come."
+    )
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: TextFormat | None = None
+    user: str | None = Field(None, description="Accepted, without effect.")
+
+
+class CompletionsBody(SamplingBody):
+    """`POST /v1/completions`."""
+
+    prompt: Texts = Field(description="Texts, or token ids that are used as they are.")
+    echo: bool | None = Field(None, description="Begin the text with the prompt.")
+    logprobs: int | None = Field(
+        None, ge=0, le=20, description="Give log probabilities of this many of the likeliest."
+    )
+    best_of: Literal[1] | None = None
+    suffix: Unsupported = None
+
+
+class TextPart(RequestBody):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(RequestBody):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<list>")],
+        Discriminator(
+            _text_or_list,
+            custom_error_type="content_kind",
+            custom_error_message="accepted are a string or a list of text parts",
+        ),
+    ]
+    name: str | None = Field(None, max_length=256, description="Accepted, without effect.")
+    refusal: Unsupported = None
+    audio: Unsupported = None
+    function_call: Unsupported = None
+    tool_calls: Unsupported = None
+
+    @property
+    def text(self) -> str:
+        """The content in one string; parts stand on lines of their own."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content)
+
+
+class ChatBody(SamplingBody):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(
+        None, ge=1, le=INT64_MAX, description="Most tokens to generate; unless given, all left."
+    )
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="Give this many of the likeliest; needs `logprobs`."
+    )
+    tools: Unsupported = None
+    tool_choice: Unsupported = None
+    parallel_tool_calls: Unsupported = None
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    audio: Unsupported = None
+    modalities: Unsupported = None
+    prediction: Unsupported = None
+    reasoning_effort: Unsupported = None
+    verbosity: Unsupported = None
+    web_search_options: Unsupported = None
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    metadata: dict[str, str] | None = Field(None, description="Accepted, without effect.")
+    safety_identifier: str | None = Field(None, description="Accepted, without effect.")
+    prompt_cache_key: str | None = Field(None, description="Accepted, without effect.")

@@ -1,0 +1,71 @@
+"""What operators ask: alive, ready, what is served and how, the metrics."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.api.responses import json_response
+from service.messages import ModelCard
+from service.metrics import Metrics
+from service.registry import Registry
+from service.settings import ServiceSettings
+
+# What a client needs to know before it is refused.
+SHOWN_LIMITS = ("max_body_bytes", "max_inputs", "max_choices", "max_bytes_per_token")
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """Handlers of the routes that name no model."""
+
+    registry: Registry
+    settings: ServiceSettings
+    metrics: Metrics
+
+    def routes(self) -> list[Route]:
+        """The routes that operators ask."""
+        return [
+            Route("/", self.index, methods=["GET"]),
+            Route("/health", self.health, methods=["GET"]),
+            Route("/ready", self.ready, methods=["GET"]),
+            Route("/info", self.info, methods=["GET"]),
+            Route("/metrics", self.prometheus, methods=["GET"]),
+        ]
+
+    async def index(self, request: Request) -> Response:
+        """`GET /`: what this is."""
+        del request
+        models = {card.name: card.task for card in self.registry.cards()}
+        return json_response({"name": "anatomy", "ready": self.registry.ready, "models": models})
+
+    async def health(self, request: Request) -> Response:
+        """`GET /health`: the process answers; says nothing of its models."""
+        del request
+        return json_response({"status": "alive"})
+
+    async def ready(self, request: Request) -> Response:
+        """`GET /ready`: 200 when every model answers, 503 before and while stopping."""
+        del request
+        self.registry.require_ready()
+        return json_response({"status": "ready"})
+
+    async def info(self, request: Request) -> Response:
+        """`GET /info`: the served models, where they run and why there, and the limits."""
+        del request
+        limits = {name: getattr(self.settings, name) for name in SHOWN_LIMITS}
+        models = [_info(card) for card in self.registry.cards()]
+        return json_response({"ready": self.registry.ready, "models": models, "limits": limits})
+
+    async def prometheus(self, request: Request) -> Response:
+        """`GET /metrics`: every metric, in Prometheus' text format."""
+        del request
+        return Response(
+            self.metrics.exposition(), headers={"content-type": self.metrics.content_type}
+        )
+
+
+def _info(card: ModelCard) -> dict[str, Any]:
+    return {name: value for name, value in asdict(card).items() if value not in (None, ())}

@@ -1,0 +1,154 @@
+"""The ASGI application: routes, and around them request ids, metrics and the last error handler.
+
+Runs behind Ray Serve, under plain uvicorn and in tests alike; knows none of them.
+"""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.bodies import BodyLimits
+from service.api.classify import Classify
+from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error, on_http_error
+from service.api.exchange import SCOPE_KEY, ClientLeft, Exchange
+from service.api.openai import OpenAI
+from service.api.openai_generation import OpenAIGeneration
+from service.api.operations import Operations
+from service.errors import AnatomyError
+from service.metrics import Metrics
+from service.offload import Offload
+from service.registry import Registry
+from service.settings import ServiceSettings
+from service.tokenizing import Tokenizing
+
+CLIENT_LEFT = 499
+UNMATCHED = "unmatched"
+# What is safe in a header, a log line and an answer's id.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(
+    registry: Registry,
+    settings: ServiceSettings,
+    metrics: Metrics,
+    *,
+    lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    now: Callable[[], float] = time.time,
+) -> Starlette:
+    """The application over the models of `registry`, which may be filled later, until `ready`.
+
+    `lifespan` is entered on the server's event loop before the first request and left after the
+    last: engines start and stop there. `now` gives the time of day, in seconds.
+    """
+    offload = Offload()
+    tokenizing = Tokenizing(
+        offload,
+        max_bytes_per_token=settings.max_bytes_per_token,
+        max_inputs=settings.max_inputs,
+    )
+    limits = BodyLimits(max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
+    generation = OpenAIGeneration(
+        registry,
+        tokenizing,
+        limits,
+        max_choices=settings.max_choices,
+        send_timeout_s=settings.send_timeout_s,
+        now=now,
+    )
+
+    @asynccontextmanager
+    async def lifetime(_: Starlette) -> AsyncGenerator[None, None]:
+        try:
+            async with lifespan():
+                yield
+        finally:
+            offload.close()
+
+    app = Starlette(
+        routes=[
+            *Operations(registry, settings, metrics).routes(),
+            *OpenAI(registry, tokenizing, offload, limits, generation).routes(),
+            *Classify(registry, tokenizing, offload, limits, now).routes(),
+        ],
+        middleware=[Middleware(RequestBoundary, metrics=metrics)],
+        exception_handlers={AnatomyError: on_domain_error, HTTPException: on_http_error},
+        lifespan=lifetime,
+    )
+    # A redirect would be an answer outside of every dialect.
+    app.router.redirect_slashes = False
+    return app
+
+
+class RequestBoundary:
+    """The outermost layer: gives each request its id, counts and times it, and answers what
+    nobody expected. Pure ASGI, so that it holds nothing of a stream.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(_request_id(scope))
+        scope[SCOPE_KEY] = exchange
+        began = time.perf_counter()
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = exchange.request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except (ClientLeft, ClientDisconnect):
+            status = CLIENT_LEFT
+        except asyncio.CancelledError:
+            status = CLIENT_LEFT
+            raise
+        except Exception:
+            logger.exception("request %s failed", exchange.request_id)
+            exchange.refusal = INTERNAL_ERROR.code
+            if status is not None:
+                # The server cuts the connection, which is all that the client can be told now.
+                raise
+            message = f"internal error in request {exchange.request_id}"
+            await error_response(message, INTERNAL_ERROR)(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - began
+            self._count(scope, exchange, status or CLIENT_LEFT, seconds)
+
+    def _count(self, scope: Scope, exchange: Exchange, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        template = route.path if isinstance(route, Route) else UNMATCHED
+        self._metrics.request(template, exchange.model, status, seconds)
+        if exchange.refusal is not None:
+            self._metrics.refused(exchange.refusal)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given = value.decode("latin-1")
+            if REQUEST_ID.fullmatch(given):
+                return given
+    return uuid.uuid4().hex

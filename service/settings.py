@@ -1,0 +1,139 @@
+"""Every setting of the service, validated: from arguments, from the environment, or a default."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+ENVIRONMENT_PREFIX = "ANATOMY_"
+
+
+def default_cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/anatomy`, or `~/.cache/anatomy` (XDG base directory specification)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "anatomy"
+
+
+class StrictEnvironment(EnvSettingsSource):
+    """The environment, with prefixed variables that name no setting kept, so that they are refused.
+
+    pydantic-settings reads only the variables it knows: a misspelt one would be ignored.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        prefix = self.env_prefix.lower()
+        for variable, value in self.env_vars.items():
+            name = variable.lower().removeprefix(prefix)
+            is_ours = variable.lower().startswith(prefix)
+            if is_ours and name not in self.settings_cls.model_fields:
+                values[name] = value
+        return values
+
+
+class ServiceSettings(BaseSettings):
+    """Settings of one service; environment variables are `ANATOMY_` and the name in capitals.
+
+    Raises pydantic's `ValidationError`, which names every setting that is unknown or out of range.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+    )
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("minilm", "smollm2"),
+        min_length=1,
+        description="Names or sources of the models to serve, separated by commas; "
+        "`minilm` brings `supersense` along.",
+    )
+    precision: Literal["fp32", "int8", "fp16"] | None = Field(
+        None, description="Precision of every model; none lets each task and device choose."
+    )
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Threads of a model's session; none takes every core."
+    )
+    cache_folder: Path = Field(
+        default_factory=default_cache_folder, description="Where exported artifacts are kept."
+    )
+
+    max_body_bytes: int = Field(
+        8 * 1024**2, ge=1024, le=1024**3, description="Largest request body, in bytes."
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Longest wait for a whole request body, in seconds."
+    )
+    send_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="Longest wait for a reader to take one event of a stream, in seconds.",
+    )
+    max_inputs: int = Field(2048, ge=1, le=65536, description="Most inputs in one request.")
+    max_choices: int = Field(
+        128, ge=1, le=4096, description="Most generations that one request starts (prompts x n)."
+    )
+    max_bytes_per_token: int = Field(
+        32,
+        ge=4,
+        le=1024,
+        description="A text of more bytes than this times the model's tokens is refused unread.",
+    )
+
+    token_budget: int = Field(
+        512, ge=1, le=1024**2, description="Most tokens that an encoder runs in one batch."
+    )
+    max_queue_tokens: int = Field(
+        65536, ge=1, le=2**30, description="Most tokens that wait for an encoder; more are refused."
+    )
+    slots: int = Field(32, ge=1, le=1024, description="Generations that run at the same time.")
+    max_queue_requests: int = Field(
+        256, ge=0, le=65536, description="Generations that wait for a slot; more are refused."
+    )
+    max_context: int = Field(
+        2048, ge=16, le=2**20, description="Tokens a slot holds: prompt and continuation."
+    )
+    prefill_chunk: int = Field(
+        256, ge=1, le=65536, description="Most prompt tokens that run between two decoding steps."
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _refuse_repeated_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = sorted({name for name in value if value.count(name) > 1})
+        if repeated:
+            raise ValueError(f"each model is named once; repeated: {', '.join(repeated)}")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment; no other source is read."""
+        del env_settings, dotenv_settings, file_secret_settings
+        return init_settings, StrictEnvironment(settings_cls)

@@ -1,0 +1,261 @@
+"""The Kubernetes manifests: rendered where kubectl is found, and validated with typos refused."""
+
+import ast
+import copy
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import BaseModel
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
+HAPROXY_FLAGS = {
+    "RAY_SERVE_ENABLE_HA_PROXY",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED",
+    "RAY_SERVE_HAPROXY_NBTHREAD",
+}
+
+
+@functools.cache
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.fail(f"{' '.join(command)}: {done.stderr}")
+    return done.stdout
+
+
+def read_documents(text: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(text) if document is not None]
+
+
+def render(folder: Path) -> list[dict[str, Any]]:
+    """The objects of a kustomization; without a renderer, those of its plain resources."""
+    renderers = {"kubectl": ["kubectl", "kustomize"], "kustomize": ["kustomize", "build"]}
+    for program, command in renderers.items():
+        if shutil.which(program):
+            return read_documents(run(*command, str(folder)))
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    if "patches" in kustomization:
+        pytest.skip("neither kubectl nor kustomize is on PATH to apply this overlay's patches")
+    objects: list[dict[str, Any]] = []
+    for resource in kustomization["resources"]:
+        objects += read_documents((folder / resource).read_text())
+    return objects
+
+
+@pytest.fixture(params=KUSTOMIZATIONS, ids=lambda folder: folder.name)
+def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    return render(request.param)
+
+
+@pytest.fixture
+def ray_service(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    (found,) = [item for item in objects if item["kind"] == "RayService"]
+    return found
+
+
+@pytest.fixture
+def serve_config(ray_service: dict[str, Any]) -> dict[str, Any]:
+    return yaml.safe_load(ray_service["spec"]["serveConfigV2"])
+
+
+@pytest.fixture(scope="session")
+def ray_service_schema() -> jsonschema.Draft202012Validator:
+    """KubeRay's schema of a RayService, `ray.io/v1`, made to refuse fields that it doesn't list."""
+    path = os.environ.get("RAYSERVICE_CRD")
+    if not path:
+        pytest.skip("RAYSERVICE_CRD doesn't name KubeRay's ray.io_rayservices.yaml")
+    definition = yaml.load(Path(path).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    (version,) = [item for item in definition["spec"]["versions"] if item["name"] == "v1"]
+    strict = refuse_unknown_fields(version["schema"]["openAPIV3Schema"])
+    return jsonschema.Draft202012Validator(strict)
+
+
+def refuse_unknown_fields(schema: Any) -> Any:
+    """The schema with `additionalProperties: false` wherever it lists properties and is silent."""
+    if isinstance(schema, list):
+        return [refuse_unknown_fields(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: refuse_unknown_fields(value) for key, value in schema.items()}
+    is_open = strict.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in strict
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        strict |= {} if is_open else {"additionalProperties": False}
+    return strict
+
+
+def pod_templates(ray_service: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    cluster = ray_service["spec"]["rayClusterConfig"]
+    workers = {group["groupName"]: group["template"] for group in cluster["workerGroupSpecs"]}
+    return {"head": cluster["headGroupSpec"]["template"], **workers}
+
+
+def unknown_keys(model: BaseModel, given: dict[str, Any], where: str = "") -> Iterator[str]:
+    """Keys of `given` that validation passed over: Serve's schemas ignore what they don't know."""
+    for key, value in given.items():
+        if key not in type(model).model_fields:
+            yield f"{where}{key}"
+            continue
+        parsed = getattr(model, key)
+        pairs = zip(parsed, value, strict=True) if isinstance(parsed, list) else [(parsed, value)]
+        for part, part_given in pairs:
+            if isinstance(part, BaseModel) and isinstance(part_given, dict):
+                yield from unknown_keys(part, part_given, f"{where}{key}.")
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
+def test_a_kustomization_lists_files_that_exist(folder: Path) -> None:
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert [name for name in kustomization["resources"] if not (folder / name).exists()] == []
+    if folder.name == "base":
+        files = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+        assert files == set(kustomization["resources"])
+
+
+def test_the_ray_service_is_valid(
+    ray_service: dict[str, Any], ray_service_schema: jsonschema.Draft202012Validator
+) -> None:
+    ray_service_schema.validate(ray_service)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("spec",),
+        ("spec", "rayClusterConfig"),
+        ("spec", "rayClusterConfig", "headGroupSpec"),
+        ("spec", "rayClusterConfig", "workerGroupSpecs", 0),
+        ("spec", "rayClusterConfig", "workerGroupSpecs", 0, "template", "spec"),
+        ("spec", "rayClusterConfig", "workerGroupSpecs", 0, "template", "spec", "containers", 0),
+    ],
+    ids=lambda path: str(path[-1]),
+)
+def test_a_typo_in_the_ray_service_is_refused(
+    ray_service: dict[str, Any],
+    ray_service_schema: jsonschema.Draft202012Validator,
+    path: tuple[str | int, ...],
+) -> None:
+    misspelt = copy.deepcopy(ray_service)
+    place: Any = misspelt
+    for step in path:
+        place = place[step]
+    key = min(place)
+    place[f"{key}z"] = place[key]
+    with pytest.raises(jsonschema.ValidationError, match=f"'{key}z' was unexpected"):
+        ray_service_schema.validate(misspelt)
+
+
+def test_every_other_object_is_valid(objects: list[dict[str, Any]]) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for item in objects:
+        if item["kind"] != "RayService":
+            kubernetes_validate.validate(item, "1.32", strict=True)
+
+
+@pytest.mark.ray
+def test_the_serve_configuration_is_one_that_ray_knows(serve_config: dict[str, Any]) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    parsed = ServeDeploySchema.model_validate(serve_config)
+    assert list(unknown_keys(parsed, serve_config)) == []
+
+
+@pytest.mark.ray
+def test_a_typo_in_the_serve_configuration_is_found(serve_config: dict[str, Any]) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    serve_config["applications"][0]["deployments"][0]["max_ongoing_request"] = 1
+    parsed = ServeDeploySchema.model_validate(serve_config)
+    assert list(unknown_keys(parsed, serve_config)) == [
+        "applications.deployments.max_ongoing_request"
+    ]
+
+
+def test_the_serve_configuration_names_a_builder_that_exists(serve_config: dict[str, Any]) -> None:
+    for application in serve_config["applications"]:
+        module, _, function = application["import_path"].partition(":")
+        source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+        assert function in {
+            node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
+        }
+
+
+def test_head_and_workers_read_the_same_flags(ray_service: dict[str, Any]) -> None:
+    flags = {
+        name: {
+            variable["name"]: variable["value"]
+            for container in template["spec"]["containers"]
+            for variable in container["env"]
+            if variable["name"].startswith("RAY_SERVE_")
+        }
+        for name, template in pod_templates(ray_service).items()
+    }
+    assert set(flags["head"]) >= HAPROXY_FLAGS
+    assert all(found == flags["head"] for found in flags.values()), flags
+
+
+def test_the_control_plane_asks_for_a_token(ray_service: dict[str, Any]) -> None:
+    assert ray_service["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
+
+
+def test_no_replica_runs_on_the_head(ray_service: dict[str, Any]) -> None:
+    head = ray_service["spec"]["rayClusterConfig"]["headGroupSpec"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_pods_wait_for_what_serve_lets_finish(
+    ray_service: dict[str, Any], serve_config: dict[str, Any]
+) -> None:
+    drain_s = max(
+        deployment["graceful_shutdown_timeout_s"]
+        for application in serve_config["applications"]
+        for deployment in application["deployments"]
+    )
+    for template in pod_templates(ray_service).values():
+        assert template["spec"]["terminationGracePeriodSeconds"] >= drain_s + 10
+
+
+def test_containers_can_do_nothing_that_they_need_not(ray_service: dict[str, Any]) -> None:
+    for template in pod_templates(ray_service).values():
+        pod = template["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        # Variables such as ANATOMY_PORT=tcp://…, made for a Service, would be read as settings.
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_what_is_not_allowed_is_denied(objects: list[dict[str, Any]]) -> None:
+    policies = {
+        item["metadata"]["name"]: item["spec"]
+        for item in objects
+        if item["kind"] == "NetworkPolicy"
+    }
+    deny = policies.pop("anatomy-default-deny")
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in deny
+    assert "egress" not in deny
+    open_to_all = [
+        port["port"]
+        for spec in policies.values()
+        for rule in spec.get("ingress", [])
+        for peer in rule["from"]
+        if peer == {"namespaceSelector": {}}
+        for port in rule["ports"]
+    ]
+    assert open_to_all == [8000]

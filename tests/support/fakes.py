@@ -1,0 +1,209 @@
+"""Stand-ins at the seam between the dialects and the engines."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self, cast
+
+import numpy as np
+
+from model_core.tokenization import ChatTemplateError, Tokenizer
+from service.errors import Overloaded
+from service.messages import (
+    FinishReason,
+    Floats,
+    Generation,
+    GenerationChunk,
+    ModelCard,
+    Sampling,
+    Task,
+    TokenIds,
+    TokenLogprob,
+)
+
+BEGIN_ID = 256
+END_ID = 257
+VOCAB_SIZE = 258
+
+
+class FakeTokenizer:
+    """A byte is a token; `BEGIN_ID` is put before a text."""
+
+    vocab_size = VOCAB_SIZE
+    eos_ids = frozenset({END_ID})
+
+    def __init__(self, *, chat_template: str | None = "fake") -> None:
+        self.chat_template = chat_template
+
+    def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        return [BEGIN_ID] * special_tokens + list(text.encode())
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        del skip_special_tokens
+        return bytes(token_id for token_id in ids if token_id < 256).decode(errors="replace")
+
+    def token_text(self, token_id: int) -> str:
+        return self.decode([token_id])
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id]) if token_id < 256 else b""
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: object = None,
+    ) -> str:
+        del tools
+        if messages[-1]["role"] == "assistant":
+            raise ChatTemplateError("the last message must not be the assistant's")
+        turns = "".join(f"{item['role']}:{item['content']}\n" for item in messages)
+        return turns + ("assistant:" if add_generation_prompt else "")
+
+
+def fake_tokenizer(*, chat_template: str | None = "fake") -> Tokenizer:
+    return cast(Tokenizer, FakeTokenizer(chat_template=chat_template))
+
+
+def card(name: str, task: Task, max_tokens: int, *labels: str, dim: int | None = None) -> ModelCard:
+    return ModelCard(
+        name=name,
+        task=task,
+        max_tokens=max_tokens,
+        precision="fp32",
+        created=1_700_000_000,
+        source="a test",
+        licence="none",
+        provider="CPUExecutionProvider",
+        provider_reason="no other",
+        embedding_dim=dim,
+        labels=labels,
+    )
+
+
+class FakeEmbeddingModel:
+    """Normalised vectors that depend on the tokens alone. `fill` replaces every number."""
+
+    def __init__(
+        self,
+        name: str = "embedder",
+        *,
+        max_tokens: int = 64,
+        dim: int = 8,
+        fill: float | None = None,
+    ) -> None:
+        self.card = card(name, Task.EMBED, max_tokens, dim=dim)
+        self.tokenizer = fake_tokenizer()
+        self._dim = dim
+        self._fill = fill
+
+    def vector(self, ids: TokenIds) -> Floats:
+        if self._fill is not None:
+            return np.full(self._dim, self._fill, np.float32)
+        raw = np.random.default_rng(ids).standard_normal(self._dim).astype(np.float32)
+        return (raw / np.linalg.norm(raw)).astype(np.float32)
+
+    async def embed(self, texts: Sequence[TokenIds]) -> Floats:
+        await asyncio.sleep(0)
+        return np.stack([self.vector(ids) for ids in texts])
+
+
+class FakeClassificationModel:
+    """The label's number is the first letter's, modulo the number of labels."""
+
+    def __init__(self, name: str = "classifier", *, max_tokens: int = 64) -> None:
+        self.card = card(name, Task.CLASSIFY, max_tokens, "noun", "verb", "adverb")
+        self.tokenizer = fake_tokenizer()
+
+    async def classify(self, texts: Sequence[TokenIds]) -> Floats:
+        await asyncio.sleep(0)
+        scores = np.full((len(texts), 3), 0.125, np.float32)
+        for row, ids in enumerate(texts):
+            scores[row, ids[1] % 3] = 0.75
+        return scores
+
+
+@dataclass(slots=True)
+class FakeGeneration:
+    """Gives `chunks`, a pause before each; then fails, if it is told to."""
+
+    prompt: TokenIds
+    sampling: Sampling
+    chunks: Sequence[GenerationChunk]
+    pause_s: float = 0.0
+    failure: Exception | None = None
+    given: int = 0
+    is_closed: bool = False
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> GenerationChunk:
+        await asyncio.sleep(self.pause_s)
+        if self.given == len(self.chunks):
+            if self.failure is not None:
+                raise self.failure
+            raise StopAsyncIteration
+        self.given += 1
+        return self.chunks[self.given - 1]
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0)
+        self.is_closed = True
+        self.closed.set()
+
+
+def chunks_of(
+    *texts: str, reason: FinishReason = FinishReason.STOP, logprobs: bool = False
+) -> list[GenerationChunk]:
+    """A chunk for each text, whose bytes are its tokens; the last has the reason of the end."""
+    last = len(texts) - 1
+    return [
+        GenerationChunk(
+            text,
+            token_ids=tuple(text.encode()),
+            logprobs=tuple(
+                TokenLogprob(byte, -0.5, ((byte, -0.5), (ord("?"), -1.5))) for byte in text.encode()
+            )
+            if logprobs
+            else (),
+            finish_reason=reason if position == last else None,
+        )
+        for position, text in enumerate(texts)
+    ]
+
+
+class FakeGenerationModel:
+    """Says `script` to every prompt, and keeps the generations that it started."""
+
+    def __init__(
+        self,
+        name: str = "generator",
+        *,
+        max_tokens: int = 128,
+        script: Sequence[str] = ("Hello", ", ", "world"),
+        pause_s: float = 0.0,
+        failure: Exception | None = None,
+        room: int = 1000,
+        chat_template: str | None = "fake",
+    ) -> None:
+        self.card = card(name, Task.GENERATE, max_tokens)
+        self.tokenizer = fake_tokenizer(chat_template=chat_template)
+        self.script = script
+        self.pause_s = pause_s
+        self.failure = failure
+        self.room = room
+        self.started: list[FakeGeneration] = []
+
+    def generate(self, prompt: TokenIds, sampling: Sampling) -> Generation:
+        if len(self.started) == self.room:
+            raise Overloaded("the queue is full", retry_after_s=7)
+        chunks = chunks_of(*self.script, logprobs=sampling.top_logprobs is not None)
+        generation = FakeGeneration(prompt, sampling, chunks, self.pause_s, self.failure)
+        self.started.append(generation)
+        return generation

@@ -1,0 +1,60 @@
+"""The application over fake models, and clients of it that need no server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from openai import AsyncOpenAI
+from starlette.applications import Starlette
+
+from service.app import create_app
+from service.messages import EmbeddingModel
+from service.metrics import Metrics
+from service.registry import Registry
+from service.settings import ServiceSettings
+from tests.support.fakes import FakeClassificationModel, FakeEmbeddingModel, FakeGenerationModel
+
+BASE_URL = "http://service.test"
+NOW_S = 1_750_000_000.0
+
+
+def served(
+    *,
+    embedder: EmbeddingModel | None = None,
+    generator: FakeGenerationModel | None = None,
+    ready: bool = True,
+    metrics: Metrics | None = None,
+    **settings: Any,
+) -> Starlette:
+    """The application over one fake model of each task, unless others are given."""
+    registry = Registry()
+    registry.add_embedding(embedder or FakeEmbeddingModel())
+    registry.add_classification(FakeClassificationModel())
+    registry.add_generation(generator or FakeGenerationModel())
+    registry.ready = ready
+    return create_app(
+        registry, ServiceSettings(**settings), metrics or Metrics(), now=lambda: NOW_S
+    )
+
+
+@asynccontextmanager
+async def client_of(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that calls `app` in place, within the lifetime of its resources."""
+    async with app.router.lifespan_context(app), in_place(app) as client:
+        yield client
+
+
+@asynccontextmanager
+async def openai_of(app: Starlette) -> AsyncIterator[AsyncOpenAI]:
+    """OpenAI's client over `app`, in place; it doesn't try again."""
+    async with client_of(app) as client:
+        yield AsyncOpenAI(
+            api_key="unused", base_url=f"{BASE_URL}/v1", http_client=client, max_retries=0
+        )
+
+
+def in_place(app: Starlette) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url=BASE_URL
+    )
