@@ -52,62 +52,84 @@ class ServiceSettings(BaseSettings):
         validate_default=True,
     )
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("minilm", "smollm2"),
+        default=("minilm", "smollm2"),
         min_length=1,
         description="Names or sources of the models to serve, separated by commas; "
         "`minilm` brings `supersense` along.",
     )
     precision: Literal["fp32", "int8", "fp16"] | None = Field(
-        None, description="Precision of every model; none lets each task and device choose."
+        default=None, description="Precision of every model; none lets each task and device choose."
     )
     threads: int | None = Field(
-        None, ge=1, le=1024, description="Threads of a model's session; none takes every core."
+        default=None,
+        ge=1,
+        le=1024,
+        description="Threads of a model's session; none takes every core.",
     )
     cache_folder: Path = Field(
         default_factory=default_cache_folder, description="Where exported artifacts are kept."
     )
 
     max_body_bytes: int = Field(
-        8 * 1024**2, ge=1024, le=1024**3, description="Largest request body, in bytes."
+        default=8 * 1024**2, ge=1024, le=1024**3, description="Largest request body, in bytes."
     )
     body_timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="Longest wait for a whole request body, in seconds."
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Longest wait for a whole request body, in seconds.",
     )
     send_timeout_s: float = Field(
-        60.0,
+        default=60.0,
         gt=0,
         le=3600,
         description="Longest wait for a reader to take one event of a stream, in seconds.",
     )
-    max_inputs: int = Field(2048, ge=1, le=65536, description="Most inputs in one request.")
+    max_inputs: int = Field(default=2048, ge=1, le=65536, description="Most inputs in one request.")
     max_choices: int = Field(
-        128, ge=1, le=4096, description="Most generations that one request starts (prompts x n)."
+        default=128,
+        ge=1,
+        le=4096,
+        description="Most generations that one request starts (prompts x n).",
     )
     max_bytes_per_token: int = Field(
-        32,
+        default=32,
         ge=4,
         le=1024,
         description="A text of more bytes than this times the model's tokens is refused unread.",
     )
 
     token_budget: int = Field(
-        512, ge=1, le=1024**2, description="Most tokens that an encoder runs in one batch."
+        default=512, ge=1, le=1024**2, description="Most tokens that an encoder runs in one batch."
     )
     max_queue_tokens: int = Field(
-        65536, ge=1, le=2**30, description="Most tokens that wait for an encoder; more are refused."
+        default=65536,
+        ge=1,
+        le=2**30,
+        description="Most tokens that wait for an encoder; more are refused.",
     )
-    slots: int = Field(32, ge=1, le=1024, description="Generations that run at the same time.")
+    slots: int = Field(
+        default=32, ge=1, le=1024, description="Generations that run at the same time."
+    )
     max_queue_requests: int = Field(
-        256, ge=0, le=65536, description="Generations that wait for a slot; more are refused."
+        default=256,
+        ge=0,
+        le=65536,
+        description="Generations that wait for a slot; more are refused.",
     )
     max_context: int = Field(
-        2048, ge=16, le=2**20, description="Tokens a slot holds: prompt and continuation."
+        default=2048, ge=16, le=2**20, description="Tokens a slot holds: prompt and continuation."
     )
     prefill_chunk: int = Field(
-        256, ge=1, le=65536, description="Most prompt tokens that run between two decoding steps."
+        default=256,
+        ge=1,
+        le=65536,
+        description="Most prompt tokens that run between two decoding steps.",
     )
 
     @field_validator("models", mode="before")

@@ -1,0 +1,1 @@
+"""The engines: what turns token ids into vectors, scores and streams of tokens."""

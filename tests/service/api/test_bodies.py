@@ -233,6 +233,11 @@ async def test_null_is_as_good_as_nothing(client: AsyncClient) -> None:
     assert (await client.post("/v1/chat/completions", json=CHAT | unused)).status_code == 200
 
 
+async def test_a_nul_is_a_character_like_others(client: AsyncClient) -> None:
+    answer = await post(client, "embeddings", b'{"model": "embedder", "input": "a\\u0000b"}')
+    assert answer.status_code == 200
+
+
 @pytest.mark.parametrize(
     "headers",
     [

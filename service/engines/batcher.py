@@ -1,0 +1,185 @@
+"""Batching for encoders: texts of many requests share a run, up to a budget of tokens.
+
+Requests add their texts to one queue; a thread takes as many as fit the budget, oldest first,
+runs the graph and hands each request its rows. While it runs, the next batch gathers: the batch
+grows with the load by itself, and an idle service answers a single text at once.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.engines.pooling import pack
+from service.errors import EngineFailure, NotReady, Overloaded
+from service.messages import Floats, TokenIds
+
+Run = Callable[[dict[str, "np.ndarray"], Sequence[str]], Sequence[Floats]]
+"""Runs the graph: its inputs and the names of the outputs wanted, to those outputs [B, ...]."""
+
+Observe = Callable[[int, int, int, float], None]
+"""Told of each batch: texts, tokens, tokens with padding, seconds."""
+
+
+class Job:
+    """The texts of one request on their way through the batcher; `rows` fill as batches end."""
+
+    def __init__(self, texts: Sequence[TokenIds], output: str, done: asyncio.Future[Floats]) -> None:
+        self.texts = texts
+        self.output = output
+        self.done = done
+        self.loop = done.get_loop()
+        self.rows: list[Floats | None] = [None] * len(texts)
+        self.left = len(texts)
+
+    def finish(self, error: Exception | None) -> None:
+        """Hand over the result, on the event loop that waits for it."""
+        if self.done.done():
+            return
+        if error is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(np.stack([row for row in self.rows if row is not None]))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One text of a job."""
+
+    job: Job
+    index: int
+
+    @property
+    def token_ids(self) -> TokenIds:
+        return self.job.texts[self.index]
+
+
+class Batcher:
+    """Runs texts through one graph on a thread of its own.
+
+    `budget` tokens a batch (a single longer text still runs); `max_queue_tokens` may wait.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        token_types: bool,
+        budget: int,
+        max_queue_tokens: int,
+        observe: Observe,
+        name: str,
+    ) -> None:
+        self._run = run
+        self._token_types = token_types
+        self._budget = budget
+        self._max_queue_tokens = max_queue_tokens
+        self._observe = observe
+        self._queue: deque[Item] = deque()
+        self._queued_tokens = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._serve, name=f"batcher-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Texts in the queue."""
+        return len(self._queue)
+
+    async def run(self, texts: Sequence[TokenIds], output: str) -> Floats:
+        """The rows [N, ...] of `output` for `texts`, in their order; N at least 1.
+
+        Raises `Overloaded` when the queue is full, `EngineFailure` when the graph fails or gives
+        values that are not finite. Cancelling drops what has not run.
+        """
+        job = Job(texts, output, asyncio.get_running_loop().create_future())
+        tokens = sum(map(len, texts))
+        # By length, so that neighbours in a batch pad one another little.
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        with self._changed:
+            if self._closed:
+                raise NotReady("the service is stopping")
+            if self._queued_tokens and self._queued_tokens + tokens > self._max_queue_tokens:
+                raise Overloaded(
+                    f"{self._queued_tokens} tokens are waiting, and {tokens} more would exceed "
+                    f"the limit of {self._max_queue_tokens}; try again later"
+                )
+            self._queue.extend(Item(job, index) for index in order)
+            self._queued_tokens += tokens
+            self._changed.notify()
+        return await job.done
+
+    def close(self) -> None:
+        """Finish the batch at hand, refuse what waits, end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                if self._closed:
+                    abandoned = {item.job for item in self._queue}
+                    self._queue.clear()
+                    break
+                batch = self._take()
+            if batch:
+                self._answer(batch)
+        for job in abandoned:
+            notify(job, NotReady("the service is stopping"))
+
+    def _take(self) -> list[Item]:
+        """The oldest items that fit the budget, without those whose request has gone."""
+        batch: list[Item] = []
+        tokens = 0
+        while self._queue:
+            item = self._queue[0]
+            size = len(item.token_ids)
+            gone = item.job.done.done()
+            if batch and not gone and tokens + size > self._budget:
+                break
+            self._queue.popleft()
+            self._queued_tokens -= size
+            if not gone:
+                batch.append(item)
+                tokens += size
+        return batch
+
+    def _answer(self, batch: list[Item]) -> None:
+        outputs = sorted({item.job.output for item in batch})
+        feeds = pack([item.token_ids for item in batch], token_types=self._token_types)
+        started = time.monotonic()
+        try:
+            results = dict(zip(outputs, self._run(feeds, outputs), strict=True))
+        except Exception as error:  # whatever the runtime raises must reach those who wait
+            failure = EngineFailure(f"the model failed: {error}")
+            for job in {item.job for item in batch}:
+                notify(job, failure)
+            return
+        tokens, padded = len(feeds["input_ids"]), feeds["padded_from_packed"].size
+        self._observe(len(batch), tokens, padded, time.monotonic() - started)
+        for row, item in enumerate(batch):
+            self._deliver(item, results[item.job.output][row])
+
+    def _deliver(self, item: Item, row: Floats) -> None:
+        job = item.job
+        if not np.isfinite(row).all():
+            notify(job, EngineFailure(f"the model gave a value that is not finite for input[{item.index}]"))
+            return
+        job.rows[item.index] = row
+        job.left -= 1
+        if job.left == 0:
+            notify(job, None)
+
+
+def notify(job: Job, error: Exception | None) -> None:
+    """Finish `job` from a thread; a loop that has closed has nobody left to tell."""
+    if not job.loop.is_closed():
+        job.loop.call_soon_threadsafe(job.finish, error)

@@ -1,0 +1,46 @@
+"""From texts as token ids to the inputs of an encoder's graph, and scores to probabilities."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.messages import Floats, TokenIds
+
+Integers = NDArray[np.int64]
+
+
+def pack(texts: Sequence[TokenIds], *, token_types: bool) -> dict[str, Integers]:
+    """One packed batch of `texts`, each at least one token: the graph's inputs by name.
+
+    Only attention needs rows; `padded_from_packed` [B, S] and `packed_from_padded` [T] lead there
+    and back (`export/attention.py`).
+    """
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    total = int(lengths.sum())
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(lengths.max())
+    real = places < lengths[:, None]
+    packed = {
+        "input_ids": np.fromiter(chain.from_iterable(texts), np.int64, total),
+        "position_ids": np.broadcast_to(places, real.shape)[real],
+        # A place of padding takes any token: attention is told the lengths.
+        "padded_from_packed": np.minimum(starts[:, None] + places, total - 1),
+        "packed_from_padded": np.flatnonzero(real),
+        "lengths": lengths,
+    }
+    if token_types:
+        packed["token_type_ids"] = np.zeros(total, np.int64)
+    return packed
+
+
+def softmax(scores: Floats) -> Floats:
+    """Probabilities of classes that exclude one another; rows [.., C] sum to 1."""
+    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(scores: Floats) -> Floats:
+    """Probabilities of classes that may hold together."""
+    return (0.5 * (1.0 + np.tanh(0.5 * scores))).astype(np.float32)

@@ -1,0 +1,150 @@
+"""From logits to tokens. A row's result depends on that row and its request alone.
+
+Random numbers are counter-based, one for each (seed, step): the same request draws the same
+numbers alone or in a crowd.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.messages import Floats, Sampling, TokenLogprob
+
+CANDIDATES = 1024
+"""How many of the likeliest tokens top-p looks at before it sorts the whole vocabulary."""
+
+MASK = (1 << 64) - 1
+
+
+def uniform(seed: int, step: int) -> float:
+    """A number in [0, 1) for each (seed, step): SplitMix64 (Steele et al. 2014) of both."""
+    state = mix(mix(seed & MASK) ^ (step & MASK))
+    return (state >> 11) * 2.0**-53
+
+
+def mix(value: int) -> int:
+    """SplitMix64's next output for the state `value`."""
+    value = (value + 0x9E3779B97F4A7C15) & MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK
+    return value ^ (value >> 31)
+
+
+@dataclass(slots=True)
+class Sampler:
+    """One request's way of choosing tokens, and what it has chosen so far.
+
+    `eos_ids` are suppressed while fewer than `min_tokens` were chosen, and under `ignore_eos`.
+    """
+
+    sampling: Sampling
+    seed: int
+    eos_ids: Sequence[int]
+    prompt_ids: Iterable[int]
+    counts: Counter[int] = field(default_factory=Counter[int])
+    step: int = 0
+
+    def choose(self, logits: Floats) -> tuple[int, TokenLogprob | None]:
+        """The next token for `logits` [V], and its log probability if the request asks."""
+        adjusted = self.adjust(logits)
+        if self.sampling.temperature == 0.0:
+            token = int(adjusted.argmax())
+        else:
+            token = draw(adjusted, self.sampling, uniform(self.seed, self.step))
+        self.counts[token] += 1
+        self.step += 1
+        if self.sampling.top_logprobs is None:
+            return token, None
+        return token, log_probability(logits, token, self.sampling.top_logprobs)
+
+    def adjust(self, logits: Floats) -> Floats:
+        """Bias, penalties and suppressed tokens; `logits` itself when none applies."""
+        wanted = self.sampling
+        suppress = self.eos_ids if wanted.ignore_eos or self.step < wanted.min_tokens else ()
+        penalties = wanted.presence_penalty or wanted.frequency_penalty
+        repetition = wanted.repetition_penalty != 1.0
+        if not (wanted.logit_bias or penalties or repetition or suppress):
+            return logits
+        adjusted = logits.copy()
+        if repetition:  # Keskar et al. 2019: prompt and answer, whatever the sign
+            seen = np.array(sorted({*self.prompt_ids, *self.counts}), np.int64)
+            values = adjusted[seen]
+            factor = np.where(values > 0, 1 / wanted.repetition_penalty, wanted.repetition_penalty)
+            adjusted[seen] = values * factor
+        if penalties and self.counts:
+            tokens = np.fromiter(self.counts.keys(), np.int64)
+            times = np.fromiter(self.counts.values(), np.float32)
+            adjusted[tokens] -= wanted.presence_penalty + wanted.frequency_penalty * times
+        for token, bias in wanted.logit_bias:
+            adjusted[token] += bias
+        if suppress:
+            adjusted[list(suppress)] = -np.inf
+        return adjusted
+
+
+def draw(logits: Floats, sampling: Sampling, u: float) -> int:
+    """One token by temperature, top-k, top-p and min-p, where the cumulated probability passes u.
+
+    Candidates are walked from the likeliest on when a filter is on, by token id otherwise.
+    """
+    if sampling.top_k <= 0 and sampling.top_p >= 1.0 and sampling.min_p <= 0.0:
+        return pick(probabilities(logits, sampling.temperature), u)
+    weights = probabilities(logits, sampling.temperature)
+    order = likeliest(weights, sampling)
+    kept = weights[order]
+    if sampling.top_k > 0:
+        kept = kept[: sampling.top_k]
+    if sampling.min_p > 0.0:
+        kept = kept[kept >= sampling.min_p * kept[0]]
+    if sampling.top_p < 1.0:
+        # The smallest set whose mass reaches top_p of what is left (Holtzman et al. 2020).
+        mass = np.cumsum(kept)
+        kept = kept[: int(np.searchsorted(mass, sampling.top_p * mass[-1])) + 1]
+    return int(order[pick(kept / kept.sum(), u)])
+
+
+def probabilities(logits: Floats, temperature: float) -> NDArray[np.float64]:
+    """softmax(logits / temperature) [V]."""
+    scaled = (logits - logits.max()).astype(np.float64) / temperature
+    weights = np.exp(scaled)
+    return weights / weights.sum()
+
+
+def likeliest(weights: NDArray[np.float64], sampling: Sampling) -> NDArray[np.int64]:
+    """Token ids by falling probability: enough of them for the filters of `sampling`.
+
+    Ties go to the lower id, so that the order is a function of the probabilities alone.
+    """
+    count = min(CANDIDATES, len(weights))
+    top = np.argpartition(-weights, count - 1)[:count]
+    lowest = weights[top].min()
+    enough = (
+        0 < sampling.top_k <= count
+        or (sampling.top_p < 1.0 and weights[top].sum() >= sampling.top_p)
+        or lowest < sampling.min_p * weights.max()
+    )
+    # Which of several equals at the border argpartition keeps is open: take all that reach it.
+    top = np.flatnonzero(weights >= lowest) if enough else np.arange(len(weights))
+    return top[np.lexsort((top, -weights[top]))]
+
+
+def pick(weights: NDArray[np.float64], u: float) -> int:
+    """The first index at which the cumulated weights pass `u`; never one of weight zero."""
+    mass = np.cumsum(weights)
+    index = int(np.searchsorted(mass, u * mass[-1], side="right"))
+    # u · total may round up to the total.
+    return index if index < len(weights) else int(np.flatnonzero(weights)[-1])
+
+
+def log_probability(logits: Floats, token: int, top: int) -> TokenLogprob:
+    """Log softmax of the model's own logits at `token` and at the `top` likeliest."""
+    exact = logits.astype(np.float64)
+    logprobs = exact - exact.max()
+    logprobs -= np.log(np.exp(logprobs).sum())
+    best = np.argpartition(-logprobs, top)[: top + 1]
+    best = best[np.lexsort((best, -logprobs[best]))][:top]
+    alternatives = tuple((int(i), float(logprobs[i])) for i in best)
+    return TokenLogprob(token, float(logprobs[token]), alternatives)
