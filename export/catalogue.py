@@ -5,6 +5,7 @@ Free of torch, so that a server knows what to ask the exporter for and where to 
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +53,14 @@ EMBEDDED: Mapping[str, Embedded] = {
 }
 
 
+def trunk_of(model: str) -> str:
+    """The embedded model that serves `model`: itself, or the one whose extra head it is."""
+    for name, embedded in EMBEDDED.items():
+        if any(head.name == model for head in embedded.heads):
+            return name
+    return model
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One export: what to make of which source.
@@ -74,6 +83,12 @@ def recipe(
         embedded = EMBEDDED[model]
         return Recipe(name or model, embedded.source, precision, cuda, embedded.heads)
     return Recipe(name or default_name(model), model, precision, cuda)
+
+
+def default_cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/anatomy`, or `~/.cache/anatomy` (XDG base directory specification)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "anatomy"
 
 
 def default_name(source: str) -> str:

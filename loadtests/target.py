@@ -4,8 +4,8 @@ import ipaddress
 import os
 from urllib.parse import urlsplit
 
-ANYWHERE_VARIABLE = "ANATOMY_LOAD_ANYWHERE"
-OWN_VARIABLES = (ANYWHERE_VARIABLE, "ANATOMY_CORPUS")
+ANYWHERE_VARIABLE = "LOADTESTS_ANYWHERE"
+OWN_VARIABLES = (ANYWHERE_VARIABLE, "LOADTESTS_CORPUS")
 
 
 class TargetRefused(Exception):
@@ -13,7 +13,7 @@ class TargetRefused(Exception):
 
 
 def check_target(url: str) -> str:
-    """`url`, if it is on loopback or `ANATOMY_LOAD_ANYWHERE=1` is set; raises `TargetRefused`."""
+    """`url`, if it is on loopback or `LOADTESTS_ANYWHERE=1` is set; raises `TargetRefused`."""
     host = urlsplit(url).hostname or ""
     if is_loopback(host) or os.environ.get(ANYWHERE_VARIABLE) == "1":
         return url

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-CORPUS_VARIABLE = "ANATOMY_CORPUS"
+CORPUS_VARIABLE = "LOADTESTS_CORPUS"
 TEXT_COUNT = 512
 MAX_CHARACTERS = 2_000
 
@@ -23,7 +23,7 @@ class WorkloadError(Exception):
 def load_texts(corpus: Path | None = None, *, count: int = TEXT_COUNT) -> tuple[str, ...]:
     """At most `count` texts, whitespace folded, of at most 2,000 characters.
 
-    They are the first lines of `corpus` or of the file that `ANATOMY_CORPUS` names, or else
+    They are the first lines of `corpus` or of the file that `LOADTESTS_CORPUS` names, or else
     docstrings of the running Python's standard library. Raises `WorkloadError`.
     """
     named = os.environ.get(CORPUS_VARIABLE)

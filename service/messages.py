@@ -77,9 +77,11 @@ class GenerationChunk:
     finish_reason: FinishReason | None = None
 
 
-class Generation(AsyncIterator[GenerationChunk], Protocol):
+class Generation(Protocol):
     """A running generation. `aclose` cancels it and frees its slot; it is safe to call twice."""
 
+    def __aiter__(self) -> AsyncIterator[GenerationChunk]: ...
+    async def __anext__(self) -> GenerationChunk: ...
     async def aclose(self) -> None: ...
 
 

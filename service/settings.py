@@ -1,6 +1,5 @@
 """Every setting of the service, validated: from arguments, from the environment, or a default."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,13 +12,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from export.catalogue import default_cache_folder
+
 ENVIRONMENT_PREFIX = "ANATOMY_"
-
-
-def default_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/anatomy`, or `~/.cache/anatomy` (XDG base directory specification)."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "anatomy"
 
 
 class StrictEnvironment(EnvSettingsSource):

@@ -10,8 +10,8 @@ from loadtests.workloads import MAX_CHARACTERS, WorkloadError, load_texts
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ANATOMY_CORPUS", raising=False)
-    monkeypatch.delenv("ANATOMY_LOAD_ANYWHERE", raising=False)
+    monkeypatch.delenv("LOADTESTS_CORPUS", raising=False)
+    monkeypatch.delenv("LOADTESTS_ANYWHERE", raising=False)
 
 
 def test_without_a_corpus_there_are_512_docstrings_of_many_lengths() -> None:
@@ -29,7 +29,7 @@ def test_docstrings_are_the_same_on_every_run() -> None:
 def test_a_corpus_is_a_text_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("one\n\n  two   words \n" + "x" * 3000 + "\nfour\n", encoding="utf-8")
-    monkeypatch.setenv("ANATOMY_CORPUS", str(corpus))
+    monkeypatch.setenv("LOADTESTS_CORPUS", str(corpus))
     assert load_texts(count=3) == ("one", "two words", "x" * MAX_CHARACTERS)
 
 
@@ -53,10 +53,10 @@ def test_this_machine_may_be_loaded(url: str) -> None:
     "url", ["http://192.0.2.1:8000", "https://example.org", "http://127.0.0.1.example.org", "x", ""]
 )
 def test_other_machines_may_not(url: str) -> None:
-    with pytest.raises(TargetRefused, match="ANATOMY_LOAD_ANYWHERE=1"):
+    with pytest.raises(TargetRefused, match="LOADTESTS_ANYWHERE=1"):
         check_target(url)
 
 
 def test_other_machines_may_when_somebody_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANATOMY_LOAD_ANYWHERE", "1")
+    monkeypatch.setenv("LOADTESTS_ANYWHERE", "1")
     assert check_target("http://192.0.2.1:8000")

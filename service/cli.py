@@ -1,0 +1,82 @@
+"""`anatomy`: finds the floor that owns a command, and imports it only then.
+
+So `anatomy serve` never loads torch, and `anatomy --help` loads nothing.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Where a command lives: the module whose `app` has it, among others or alone."""
+
+    module: str
+    help: str
+    among_others: bool = True
+
+
+COMMANDS: Mapping[str, Command] = {
+    "serve": Command("service.commands", "Serve models over HTTP, behind Ray Serve."),
+    "embed": Command("service.commands", "Texts to vectors, a line each."),
+    "classify": Command("service.commands", "Texts to labels, a line each."),
+    "generate": Command("service.commands", "Prompts to continuations, a line each."),
+    "models": Command("service.commands", "The embedded models and what is cached."),
+    "export": Command("export.commands", "A checkpoint to an ONNX artifact.", among_others=False),
+    "train": Command("model_core.commands", "Train a model or a head.", among_others=False),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that the arguments name; ends the process with its status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print_help(Console())
+        sys.exit(0)
+    if given[0] == "--version":
+        print(version("transformer-anatomy"))
+        sys.exit(0)
+    if given[0] not in COMMANDS:
+        console = Console(stderr=True)
+        console.print(f"[red]error:[/] no command {given[0]!r}", highlight=False)
+        print_help(console)
+        sys.exit(2)
+    command = COMMANDS[given[0]]
+    try:
+        app = import_module(command.module).app
+    except ModuleNotFoundError as error:
+        extra = command.module.partition(".")[0]
+        Console(stderr=True).print(
+            f"[red]error:[/] {given[0]} needs the package {error.name!r}; install the extra "
+            f"that has it: pip install 'transformer-anatomy\\[export]' (for {extra})",
+            highlight=False,
+        )
+        sys.exit(1)
+    rest = given if command.among_others else given[1:]
+    program = "anatomy" if command.among_others else f"anatomy {given[0]}"
+    app(rest, prog_name=program)
+
+
+def print_help(console: Console) -> None:
+    """What there is, a line a command."""
+    console.print("[bold]anatomy[/] COMMAND …   a Transformer from scratch, exported and served\n")
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, command in COMMANDS.items():
+        table.add_row(f"[cyan]{name}[/]", command.help)
+    console.print(table)
+    console.print(
+        "\nExamples:\n  anatomy serve\n  anatomy embed minilm texts.txt > vectors.jsonl\n"
+        "  echo 'a large wild cat' | anatomy classify supersense\n"
+        "\nanatomy COMMAND --help has more, with examples.",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

