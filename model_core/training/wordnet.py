@@ -30,13 +30,13 @@ LABELS: Final = (
     "adj.ppl",
 )
 
-EXAMPLES: Final = re.compile(r'(?:^|[;:,]|\s-)\s*".*$')
+EXAMPLES: Final = re.compile(r'(?:^|(?<!e\.g\.)[;:,]|\s-)\s*".*$')
 """From the first quoted sentence on; quotes within a definition (the letter "a") stay."""
 
 SYNTACTIC_MARKER: Final = re.compile(r"\((?:a|p|ip)\)$")
 """Where an adjective may stand, written behind the word."""
 
-HELD_OUT_SHARE: Final = 0.05
+HELD_OUT_SHARE: Final = 0.1
 """The share of first lemmas that goes to the test split, and again to the validation split."""
 
 

@@ -1,0 +1,168 @@
+"""SmolLM2-135M-Instruct, real weights: greedy continuations against transformers' Llama.
+
+The reference dequantises the same GGUF by its own code and is given our token ids; what it says is
+compared with the cache, the chunks and the batches of our own session.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, GgufConfig, LlamaForCausalLM
+
+from export.artifact import Artifact
+from export.session import CachedSession, Provider, Session, physical_threads
+from model_core.tokenization import Tokenizer
+from service.engines.slots import Slots
+
+NEW_TOKENS = 64
+# Two tokens whose logits differ by less are equals: float32 sums of thirty layers in another
+# order move a logit of magnitude 20 by about 1e-4.
+NEAR_TIE = 1e-3
+PROMPTS = (
+    "Once upon a time, in a village by the sea,",
+    "The capital of France is",
+    "To make a good cup of tea, first",
+    "def fibonacci(n):\n",
+    "Question: Why is the sky blue?\nAnswer:",
+    "The three laws of motion state that",
+    "Dear Sir or Madam,\n\nI am writing to",
+    "A Transformer is a neural network that",
+    "1, 1, 2, 3, 5, 8, 13,",
+    "import numpy as np\n\n\ndef softmax(x):\n",
+    "The difference between a virus and a bacterium is",
+    "Roses are red,",
+    "In 1969, the first",
+    "SELECT name, price FROM",
+    "The best way to learn a language is to",
+    "Water boils at",
+    "<|im_start|>user\nWrite a haiku about rain.<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>user\nWhat is 12 times 12?<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>user\nName three fruits.<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>user\nExplain gravity to a child.<|im_end|>\n<|im_start|>assistant\n",
+)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What the reference says after a prompt, and the logits [NEW_TOKENS, V] it chose by."""
+
+    prompt: list[int]
+    tokens: list[int]
+    logits: NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def reference(smollm2_gguf: Path) -> LlamaForCausalLM:
+    pytest.importorskip("accelerate", reason="transformers reads GGUF files through accelerate")
+    model = AutoModelForCausalLM.from_pretrained(
+        smollm2_gguf.parent,
+        gguf_file=smollm2_gguf.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    )
+    assert isinstance(model, LlamaForCausalLM)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def continuations(
+    reference: LlamaForCausalLM, smollm2_fp32_artifact: Artifact
+) -> list[Continuation]:
+    """Greedy, all prompts in one left-padded batch; end tokens don't end it."""
+    tokenizer = Tokenizer.load(smollm2_fp32_artifact.folder)
+    prompts = [tokenizer.encode(text) for text in PROMPTS]
+    longest = max(map(len, prompts))
+    rows = torch.zeros(len(prompts), longest, dtype=torch.int64)
+    mask = torch.zeros_like(rows)
+    for row, prompt in enumerate(prompts):
+        rows[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    tokens: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
+    cache = None
+    with torch.inference_mode():
+        positions = (mask.cumsum(-1) - 1).clamp_min(0)
+        for _ in range(NEW_TOKENS):
+            found = reference(
+                rows,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = found.past_key_values
+            logits.append(found.logits[:, -1])
+            rows = logits[-1].argmax(-1, keepdim=True)
+            tokens.append(rows)
+            mask = torch.cat((mask, torch.ones_like(rows)), dim=1)
+            positions = positions[:, -1:] + 1
+    said, why = torch.cat(tokens, 1).tolist(), torch.stack(logits, 1).numpy()
+    return [Continuation(*parts) for parts in zip(prompts, said, why, strict=True)]
+
+
+def pool(artifact: Artifact, rows: int, capacity: int) -> Slots:
+    layout = artifact.manifest.cache
+    assert layout is not None
+    session = Session(artifact.graph, Provider.CPU, physical_threads())
+    return Slots(CachedSession(session, layout, rows, capacity), rows)
+
+
+def prefilled(slots: Slots, row: int, prompt: list[int], chunk: int) -> NDArray[np.float32]:
+    """Logits after a prompt that is run in chunks, as the engine does."""
+    logits = None
+    for start in range(0, len(prompt), chunk):
+        part = prompt[start : start + chunk]
+        logits = slots.prefill(row, part, wants_logits=start + chunk >= len(prompt))
+    assert logits is not None
+    return logits
+
+
+def test_fp32_greedy_continuations_are_those_of_transformers(
+    continuations: list[Continuation], smollm2_fp32_artifact: Artifact, record_property
+) -> None:
+    longest = max(len(each.prompt) for each in continuations)
+    slots = pool(smollm2_fp32_artifact, len(continuations), longest + NEW_TOKENS)
+    said = [
+        [int(prefilled(slots, row, each.prompt, chunk=16).argmax())]
+        for row, each in enumerate(continuations)
+    ]
+    rows = range(len(continuations))
+    for _ in range(NEW_TOKENS - 1):
+        logits = slots.decode(rows, [tokens[-1] for tokens in said], len(continuations))
+        for row in rows:
+            said[row].append(int(logits[row].argmax()))
+
+    equal = sum(ours == each.tokens for ours, each in zip(said, continuations, strict=True))
+    record_property("equal_continuations", equal)
+    print(f"equal greedy continuations, fp32: {equal} of {len(continuations)}")
+    for ours, each in zip(said, continuations, strict=True):
+        if ours != each.tokens:
+            step = next(i for i in range(NEW_TOKENS) if ours[i] != each.tokens[i])
+            gap = each.logits[step, each.tokens[step]] - each.logits[step, ours[step]]
+            assert gap < NEAR_TIE, f"step {step} of {each.prompt}: the logits differ by {gap}"
+    assert equal >= len(continuations) - 1
+
+
+def test_int8_agrees_on_the_next_token_along_the_references_continuations(
+    continuations: list[Continuation], smollm2_artifact: Artifact, record_property
+) -> None:
+    longest = max(len(each.prompt) for each in continuations)
+    slots = pool(smollm2_artifact, len(continuations), longest + NEW_TOKENS)
+    rows = range(len(continuations))
+    first = [prefilled(slots, row, each.prompt, 16) for row, each in enumerate(continuations)]
+    agreed = [int(logits.argmax()) == each.tokens[0]
+              for logits, each in zip(first, continuations, strict=True)]  # fmt: skip
+    for step in range(NEW_TOKENS - 1):
+        logits = slots.decode(rows, [each.tokens[step] for each in continuations], len(rows))
+        chosen = logits.argmax(-1)
+        agreed += [int(chosen[row]) == continuations[row].tokens[step + 1] for row in rows]
+    agreement = sum(agreed) / len(agreed)
+    record_property("top1_agreement", agreement)
+    print(f"teacher-forced top-1 agreement, int8: {agreement:.4f} of {len(agreed)}")
+    # Disagreements are near-ties of the reference; the promise is one in twenty at most.
+    assert agreement >= 0.95
