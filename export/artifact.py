@@ -6,13 +6,13 @@ onnx. A reader refuses a format it doesn't know and a file whose digest is wrong
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,12 +152,12 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of `folder`; `ArtifactError` for an unknown format or a malformed one."""
     path = folder / MANIFEST
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"{folder} is no artifact: it has no {MANIFEST}") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} is corrupt: {error}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
+    version = cast("Any", values).get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise ArtifactError(
             f"{path} has format version {version!r}, this program reads {FORMAT_VERSION}; "
@@ -188,7 +188,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[Path]:
+def writing(target: Path) -> Generator[Path]:
     """A fresh folder that becomes `target` if the block succeeds, and vanishes if it fails.
 
     What stood at `target` is replaced whole: a reader sees the old artifact or the new one.
@@ -200,10 +200,10 @@ def writing(target: Path) -> Iterator[Path]:
         yield fresh
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-            os.replace(target, old / "old")
-            os.replace(fresh, target)
+            target.rename(old / "old")
+            fresh.rename(target)
             shutil.rmtree(old)
         else:
-            os.replace(fresh, target)
+            fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

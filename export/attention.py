@@ -8,13 +8,13 @@ Shapes as in `model_core/attention.py`; C is the cache's capacity in tokens.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from onnxscript.onnx_opset import opset24
 from torch import Tensor
 
-from model_core.attention import AttentionSite, attention_weights
+from model_core.attention import AttentionSite, attention_weights, cut_heads
 from model_core.position import rotate
 
 
@@ -58,25 +58,28 @@ def attend_ragged(
     q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, heads: int, kv_heads: int
 ) -> Tensor:
     """Bidirectional attention of rows [B, S, H·D] of which the first `lengths` [B] are real."""
-    q_BQHD, k_BKGD, v_BKGD = (
-        x.unflatten(-1, (count, -1)) for x, count in ((q, heads), (k, kv_heads), (v, kv_heads))
-    )
+    head_dim = q.shape[-1] // heads
+    q_BQHD = q.view(*q.shape[:2], heads, head_dim)
+    k_BKGD, v_BKGD = (x.view(*x.shape[:2], kv_heads, head_dim) for x in (k, v))
     real_BK = torch.arange(k.shape[1], device=k.device) < lengths[:, None]
     allowed = real_BK[:, None, None, :]
-    head_dim = q_BQHD.shape[-1]
     return grouped_context(
         q_BQHD, k_BKGD.transpose(1, 2), v_BKGD.transpose(1, 2), allowed, head_dim
     )
 
 
-@attend_ragged.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, heads: int, kv_heads: int) -> Tensor:
+def fake_ragged(q: Tensor, *_: Any) -> Tensor:
+    """The shape of the result, for tracing."""
     return torch.empty_like(q)
+
+
+cast("Any", attend_ragged).register_fake(fake_ragged)
 
 
 def translate_ragged(q: Any, k: Any, v: Any, lengths: Any, heads: int, kv_heads: int) -> Any:
     """ONNX's own `Attention` (opset 24), whose `nonpad_kv_seqlen` takes the lengths."""
-    outputs = opset24.Attention(
+    attention: Any = opset24.Attention
+    outputs = attention(
         q, k, v, None, None, None, lengths, q_num_heads=heads, kv_num_heads=kv_heads
     )
     return outputs[0]
@@ -140,7 +143,7 @@ def attend_cached(
 ) -> CachedResult:
     """What `GroupQueryAttention` computes, step by step; returns the context and new caches."""
     head_dim = site.config.head_dim
-    q_BQHD, k_BQGD, v_BQGD = (x.unflatten(-1, (-1, head_dim)) for x in (q, k, v))
+    q_BQHD, k_BQGD, v_BQGD = (cut_heads(x, head_dim) for x in (q, k, v))
     cos, sin = layout.cos[layout.positions], layout.sin[layout.positions]
     q_BQHD, k_BQGD = rotate(q_BQHD, cos, sin), rotate(k_BQGD, cos, sin)
     keys_BGCD, values_BGCD = layout.keys[site.layer].clone(), layout.values[site.layer].clone()
@@ -149,7 +152,11 @@ def attend_cached(
     values_BGCD.transpose(1, 2)[row, layout.positions] = v_BQGD
     slot = torch.arange(keys_BGCD.shape[2], device=q.device)
     allowed = (slot <= layout.positions[..., None])[:, None]
-    return grouped_context(q_BQHD, keys_BGCD, values_BGCD, allowed, head_dim), keys_BGCD, values_BGCD
+    return (
+        grouped_context(q_BQHD, keys_BGCD, values_BGCD, allowed, head_dim),
+        keys_BGCD,
+        values_BGCD,
+    )
 
 
 def grouped_query_attention(

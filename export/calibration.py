@@ -11,7 +11,7 @@ TEXTS = (
     "Question: Why do leaves change colour in autumn?\nAnswer: As the days grow shorter, trees "
     "stop making chlorophyll. The green fades, and the yellow and orange pigments that were there "
     "all along can be seen. Red appears where sugar is left in the leaf.",
-    "def mean(values):\n    \"\"\"Return the arithmetic mean of a non-empty list.\"\"\"\n"
+    'def mean(values):\n    """Return the arithmetic mean of a non-empty list."""\n'
     "    total = 0.0\n    for value in values:\n        total += value\n"
     "    return total / len(values)\n\n\nprint(mean([1, 2, 3.5]))  # 2.1666666666666665\n",
     "Shopping list:\n1. Two loaves of bread\n2. A dozen eggs\n3. Olive oil (500 ml)\n4. Tomatoes, "
@@ -28,7 +28,7 @@ TEXTS = (
     "Once upon a time there was a clockmaker who could not keep time. Every clock in his shop "
     "showed a different hour, and he liked it that way: whenever he felt late, he simply looked "
     "at another wall. One evening a girl came in and asked him which one was right.",
-    "\"I don't believe you,\" she said.\n\"You don't have to,\" he answered, \"but the train "
+    '"I don\'t believe you," she said.\n"You don\'t have to," he answered, "but the train '
     "leaves at ten, and I'd rather not miss it again.\" He picked up his hat. Outside, it rained.",
     "La biblioteca abre a las nueve. Le musée est fermé le lundi. Der Zug hat Verspätung. "
     "Il caffè è pronto. 時は矢のように飛ぶ。",

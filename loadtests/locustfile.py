@@ -2,7 +2,7 @@
 
     .venv/bin/locust -f loadtests/locustfile.py --headless --users 16 --run-time 30s
 
-Name users to run only those: `… EmbeddingsUser`. `LOADTESTS_CORPUS` names a file with a text a line.
+Name users to run only those: `… EmbeddingsUser`. `LOADTESTS_CORPUS` names a file of texts.
 """
 
 import time

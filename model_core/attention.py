@@ -74,12 +74,17 @@ def allowed_keys(site: AttentionSite, layout: Padded, queries: int, keys: int) -
     return allowed
 
 
+def cut_heads(x: Tensor, head_dim: int) -> Tensor:
+    """[..., H·D] as [..., H, D]."""
+    return x.view(*x.shape[:-1], -1, head_dim)
+
+
 def split_heads(
     q: Tensor, k: Tensor, v: Tensor, site: AttentionSite, layout: Padded
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cut the heads and turn q and k: q [B, H, Q, D], k and v [B, G, K, D]."""
     head_dim, rotary = site.config.head_dim, site.config.rotary
-    q_BQHD, k_BKGD, v_BKGD = (x.unflatten(-1, (-1, head_dim)) for x in (q, k, v))
+    q_BQHD, k_BKGD, v_BKGD = (cut_heads(x, head_dim) for x in (q, k, v))
     if rotary is not None and not site.cross:
         tables = rotary_tables(rotary, int(layout.positions.max()) + 1)
         cos, sin = (table.to(q)[layout.positions] for table in tables)

@@ -6,7 +6,7 @@ other module knows a family's name.
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -146,4 +146,4 @@ class TransformerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, for a manifest."""
-        return cast("dict[str, Any]", asdict(self))
+        return asdict(self)

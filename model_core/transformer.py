@@ -26,11 +26,15 @@ class Embeddings(nn.Module):
         sinusoidal = embedding.position is PositionKind.SINUSOIDAL
         table = sinusoidal_table(embedding.max_positions, dim) if sinusoidal else None
         self.register_buffer("sinusoids", table, persistent=False)
-        self.token_type = nn.Embedding(embedding.token_types, dim) if embedding.token_types else None
+        self.token_type = (
+            nn.Embedding(embedding.token_types, dim) if embedding.token_types else None
+        )
         self.norm = build_norm(dim, config.norm) if embedding.norm else nn.Identity()
         self.scale = embedding.scale
 
-    def forward(self, token_ids: Tensor, positions: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def forward(
+        self, token_ids: Tensor, positions: Tensor, token_type_ids: Tensor | None
+    ) -> Tensor:
         x = self.token(token_ids)
         if self.scale != 1.0:
             x = x * self.scale
@@ -61,14 +65,16 @@ class Transformer(nn.Module):
         self.encoder = Stack(dim, encoder, norm, "encoder", attend) if encoder else None
         self.decoder = Stack(dim, decoder, norm, "decoder", attend) if decoder else None
 
-    def encode(self, token_ids: Tensor, layout: Any, token_type_ids: Tensor | None = None) -> Tensor:
+    def encode(
+        self, token_ids: Tensor, layout: Any, token_type_ids: Tensor | None = None
+    ) -> Tensor:
         """Hidden states [..., E] of the encoder; ids below `vocab_size`."""
         if self.encoder is None:
             raise TypeError("this Transformer has no encoder")
         return self.encoder(self.embeddings(token_ids, layout.positions, token_type_ids), layout)
 
     def decode(self, token_ids: Tensor, layout: Any, memory: Tensor | None = None) -> Tensor:
-        """Hidden states [..., E] of the decoder; `memory` is what `encode` gave, if there is one."""
+        """Hidden states [..., E] of the decoder; `memory` is what `encode` gave, if anything."""
         if self.decoder is None:
             raise TypeError("this Transformer has no decoder")
         return self.decoder(self.embeddings(token_ids, layout.positions, None), layout, memory)

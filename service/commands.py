@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Annotated, Any, TextIO
@@ -240,7 +240,12 @@ def run_offline(
 
 async def windows(source: TextIO) -> AsyncIterator[tuple[int, list[str]]]:
     """The lines of `source`, a window at a time with the number of its first, under a bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         total = count_lines(source)
         task = progress.add_task("lines", total=total)
@@ -271,7 +276,7 @@ def write(rows: Sequence[Row]) -> None:
 
 
 @contextmanager
-def expected_errors() -> Iterator[None]:
+def expected_errors() -> Generator[None]:
     """End the process with a line that says what was wrong, or quietly on Ctrl-C."""
     try:
         yield
@@ -281,4 +286,3 @@ def expected_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")
         sys.exit(130)
-

@@ -36,7 +36,9 @@ def artifact_of(model: str, settings: ServiceSettings, hardware: Hardware) -> Pa
     command += ["--precision", settings.precision] if settings.precision else []
     command += ["--cuda"] if cuda else []
     # The exporter takes no setting from the environment but those of the command line above.
-    environment = {name: value for name, value in os.environ.items() if name != "ANATOMY_CACHE_FOLDER"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "ANATOMY_CACHE_FOLDER"
+    }
     status = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
     found = find_artifact(wanted, settings.cache_folder)
     if status.returncode != 0 or found is None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from export.artifact import Artifact, CacheLayout, Kind
 from export.session import (
@@ -38,7 +39,7 @@ class ModelGroup:
     closers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
 
     @asynccontextmanager
-    async def lifespan(self) -> AsyncIterator[None]:
+    async def lifespan(self) -> AsyncGenerator[None]:
         """Loads before the first request, closes after the last."""
         try:
             await asyncio.to_thread(self.load)
@@ -84,7 +85,7 @@ class ModelGroup:
             token_types="token_type_ids" in manifest.inputs,
             budget=settings.token_budget,
             max_queue_tokens=settings.max_queue_tokens,
-            observe=lambda *batch: self.metrics.batch(manifest.name, *batch),
+            observe=partial(self.metrics.batch, manifest.name),
             name=manifest.name,
         )
         self.closers.append(batcher.close)
@@ -118,9 +119,7 @@ class ModelGroup:
             waiting=lambda: engine.waiting,
             cache_use=lambda: engine.cache_use,
         )
-        card = card_of(
-            artifact, manifest.served[0], Task.GENERATE, hardware, max_tokens=capacity
-        )
+        card = card_of(artifact, manifest.served[0], Task.GENERATE, hardware, max_tokens=capacity)
         self.registry.add_generation(SlottedGeneration(card, tokenizer, engine))
 
 

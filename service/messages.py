@@ -1,4 +1,4 @@
-"""The types that flow between the HTTP dialects and the engines; they know neither HTTP nor ONNX."""
+"""The types that flow between dialects and engines; they know neither HTTP nor ONNX."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Natural-log probability of a chosen token, and of the likeliest alternatives (id, logprob)."""
+    """Log probability (natural) of a chosen token, and of the likeliest: (id, logprob)."""
 
     token_id: int
     logprob: float

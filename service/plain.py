@@ -1,4 +1,4 @@
-"""The service under uvicorn alone: one process, no Ray. What Ray Serve's cost is measured against."""
+"""The service under uvicorn alone: one process, no Ray."""
 
 import uvicorn
 from starlette.types import ASGIApp

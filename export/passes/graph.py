@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-
 SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -41,7 +40,7 @@ class Product:
         tensor = self.weight.const_value
         if tensor is None:
             raise TypeError(f"{self.weight.name} is not constant")
-        return int(tensor.shape[0 if self.transposed else 1])
+        return tensor.numpy().shape[0 if self.transposed else 1]
 
     def matrix(self) -> NDArray[Any]:
         """The weight as [K, N]."""
@@ -58,17 +57,23 @@ def products(graph: ir.Graph) -> Iterator[Product]:
         if node.op_type not in ("MatMul", "Gemm") or node.domain not in ("", "ai.onnx"):
             continue
         x, weight = node.inputs[0], node.inputs[1]
-        if x is None or weight is None or weight.const_value is None or len(weight.shape or ()) != 2:
+        if (
+            x is None
+            or weight is None
+            or weight.const_value is None
+            or len(weight.shape or ()) != 2
+        ):
             continue
         transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         yield Product(node, x, weight, bias, transposed)
 
 
-def constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+def constant(graph: ir.Graph, name: str, array: NDArray[Any] | np.generic) -> ir.Value:
     """A new initializer."""
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+    shape = ir.Shape(np.shape(array))
+    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype))
     value.const_value = tensor
     graph.register_initializer(value)
     return value
@@ -82,7 +87,12 @@ class Builder:
         self.before = before
 
     def __call__(
-        self, op_type: str, *inputs: ir.Value | None, domain: str = "", outputs: int = 1, **attributes: Any
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        outputs: int = 1,
+        **attributes: Any,
     ) -> Sequence[ir.Value]:
         """The outputs of a new node."""
         node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=outputs)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from export.catalogue import EMBEDDED
+from export.catalogue import EMBEDDED, default_cache_folder
 from loadtests.peers.comparison import (
     OURS,
     THEIRS,
@@ -29,7 +29,6 @@ from loadtests.peers.environments import PEERS, interpreter_of, script_of
 from loadtests.peers.worker_process import Worker, worker
 from loadtests.workloads import load_texts
 from model_core.checkpoints.sources import Located, locate
-from export.catalogue import default_cache_folder
 
 MAX_TOKENS = 256
 MAX_COSINE_GAP = 0.01  # int8's own goal; anything beyond is other work, not other precision

@@ -6,15 +6,24 @@ Work is counted as the peers count it: an encoder's time has tokenising in it, a
 prompts' run left out.
 """
 
+import asyncio
 import sys
 import time
+from importlib.metadata import version
 from typing import Any, Protocol
 
-import onnxruntime
-
+from export.artifact import Artifact, Precision
+from export.session import CachedSession, Provider, Session, find_hardware
 from loadtests.peers.workers.line_loop import serve_lines
+from model_core.tokenization import Tokenizer
+from service.engines.batcher import Batcher
+from service.engines.slots import Slots
+from service.exporting import artifact_of
+from service.settings import ServiceSettings
 
 WARM_UP_STEPS = 8
+MAX_ROWS = 16
+MAX_CONTEXT = 4096
 
 
 class Encoder(Protocol):
@@ -49,18 +58,79 @@ def decode(decoder: Decoder, prompts_ids: list[list[int]], steps: int) -> float:
     return time.perf_counter() - started
 
 
+class BatchedEncoder:
+    """`minilm` through the batcher, as the service runs it but for HTTP."""
+
+    def __init__(self, artifact: Artifact, threads: int) -> None:
+        self.tokenizer = Tokenizer.load(artifact.folder)
+        self.max_tokens = artifact.manifest.max_tokens
+        self.output = artifact.manifest.served[0].output
+        session = Session(artifact.graph, Provider.CPU, threads)
+        self.batcher = Batcher(
+            session.run,
+            token_types=True,
+            budget=ServiceSettings().token_budget,
+            max_queue_tokens=2**30,
+            observe=lambda *_: None,
+            name="peers",
+        )
+
+    def embed(self, texts: list[str]) -> list[list[float]]:
+        encoded = self.tokenizer.encode_batch(texts)
+        cut = self.max_tokens
+        inputs = [ids if len(ids) <= cut else [*ids[: cut - 1], ids[-1]] for ids in encoded]
+        return asyncio.run(self.batcher.run(inputs, self.output)).tolist()
+
+
+class SlottedDecoder:
+    """`smollm2` through the slots, greedily."""
+
+    def __init__(self, artifact: Artifact, threads: int) -> None:
+        if artifact.manifest.cache is None:
+            raise ValueError("a decoder's manifest has a cache layout")
+        session = Session(artifact.graph, Provider.CPU, threads)
+        self.cached = CachedSession(session, artifact.manifest.cache, MAX_ROWS, MAX_CONTEXT)
+        self.slots = Slots(self.cached, MAX_ROWS)
+        self.chunk = ServiceSettings().prefill_chunk
+        self.last: list[int] = []
+
+    def start(self, prompts_ids: list[list[int]]) -> None:
+        self.last = [self.prefill(row, prompt) for row, prompt in enumerate(prompts_ids)]
+
+    def prefill(self, row: int, prompt: list[int]) -> int:
+        self.slots.clear(row)
+        for start in range(0, len(prompt), self.chunk):
+            stop = min(start + self.chunk, len(prompt))
+            logits = self.slots.prefill(row, prompt[start:stop], wants_logits=stop == len(prompt))
+            if logits is not None:
+                return int(logits.argmax())
+        raise ValueError("a prompt needs a token at least")
+
+    def step(self) -> list[int]:
+        rows = range(len(self.last))
+        logits = self.slots.decode(rows, self.last, len(rows))
+        self.last = logits.argmax(axis=-1).tolist()
+        return self.last
+
+
+def open_artifact(model: str, precision: str) -> Artifact:
+    """The artifact of `model`, exported first where it isn't cached."""
+    settings = ServiceSettings(precision=Precision(precision).value)
+    return Artifact.open(artifact_of(model, settings, find_hardware()))
+
+
 def open_encoder(precision: str, threads: int) -> Encoder:
-    raise NotImplementedError("export.session through the batcher")
+    return BatchedEncoder(open_artifact("minilm", precision), threads)
 
 
 def open_decoder(precision: str, threads: int) -> Decoder:
-    raise NotImplementedError("export.session through the generation engine")
+    return SlottedDecoder(open_artifact("smollm2", precision), threads)
 
 
 def describe(precision: str, threads: int) -> dict[str, Any]:
     return {
         "name": f"ours, {precision}",
-        "versions": f"ONNX Runtime {onnxruntime.__version__}",
+        "versions": f"ONNX Runtime {version('onnxruntime-gpu')}",
         "settings": f"{threads} threads",
     }
 

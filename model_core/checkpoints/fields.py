@@ -36,7 +36,7 @@ class Fields:
     def take(self, name: str, kind: type[T], default: T | None = None) -> T:
         """The value of `name`, checked to be a `kind`; null counts as absent."""
         self.taken.add(name)
-        value = self.values.get(name)
+        value: Any = self.values.get(name)
         if value is None:
             value = default
         if value is None:
@@ -66,7 +66,7 @@ class Fields:
     def nested(self, name: str) -> "Fields":
         """The fields of a nested configuration; empty when absent."""
         self.taken.add(name)
-        values = self.values.get(name) or {}
+        values: Any = self.values.get(name) or {}
         if not isinstance(values, Mapping):
             raise ConfigError(f"{self.origin}: {name!r} is {values!r}, expected an object")
         return Fields(cast("Mapping[str, Any]", values), f"{self.origin}: {name}")

@@ -38,7 +38,7 @@ class PairsToHalves:
 
     def transform(self, tensor: Tensor) -> Tensor:
         """Rows [heads·D, …] reordered within each head."""
-        pairs = tensor.unflatten(0, (self.heads, -1, 2))
+        pairs = tensor.view(self.heads, -1, 2, *tensor.shape[1:])
         return pairs.transpose(1, 2).reshape(tensor.shape)
 
 

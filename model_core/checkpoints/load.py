@@ -137,7 +137,9 @@ def fill(
         found = match(rules, name, prefix)
         if found is None:
             unexpected.append(name)
-        elif isinstance(found.rule, Drop) or found.ours is None or is_absent_head(model, found.ours):
+        elif (
+            isinstance(found.rule, Drop) or found.ours is None or is_absent_head(model, found.ours)
+        ):
             unused.append(name)
         elif found.ours not in expected:
             unexpected.append(f"{name} (as {found.ours})")

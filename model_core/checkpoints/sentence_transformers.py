@@ -62,8 +62,12 @@ def read_mode(located: Located, name: str) -> PoolingMode:
     if name not in located.files:
         raise CheckpointError(f"modules.json names {name}, which is missing")
     config = read_json(located.files[name])
-    active = [key for key, value in config.items() if key.startswith("pooling_mode") and value is True]
+    active = [
+        key for key, value in config.items() if key.startswith("pooling_mode") and value is True
+    ]
     if len(active) != 1 or active[0] not in MODES:
         accepted = ", ".join(MODES)
-        raise CheckpointError(f"{name}: pooling modes {active}, expected exactly one of: {accepted}")
+        raise CheckpointError(
+            f"{name}: pooling modes {active}, expected exactly one of: {accepted}"
+        )
     return MODES[active[0]]

@@ -29,7 +29,7 @@ ACTIVATIONS = {
 }
 
 
-def config(fields: Fields, tensors: frozenset[str]) -> TransformerConfig:
+def config(fields: Fields, _tensors: frozenset[str]) -> TransformerConfig:
     """From `config.json`."""
     dim = fields.take("hidden_size", int)
     heads = fields.take("num_attention_heads", int)
@@ -90,7 +90,7 @@ RULES: Sequence[KeyRule] = (
 )
 
 
-def masked_lm(transformer: Transformer, labels: int) -> MaskedLanguageModelHead:
+def masked_lm(transformer: Transformer, _labels: int) -> MaskedLanguageModelHead:
     """`BertForMaskedLM`'s head."""
     shape = transformer.config
     if shape.encoder is None:

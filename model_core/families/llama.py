@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023) and its kin (SmolLM2): pre-norm decoder, RMS norms, rotary, SwiGLU."""
+"""Llama (Touvron et al. 2023) and its kin: pre-norm decoder, RMS norms, rotary, SwiGLU."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ def build_config(
     )
 
 
-def config(fields: Fields, tensors: frozenset[str]) -> TransformerConfig:
+def config(fields: Fields, _tensors: frozenset[str]) -> TransformerConfig:
     """From `config.json`, of transformers 4 (`rope_theta`) or 5 (`rope_parameters`)."""
     dim = fields.take("hidden_size", int)
     heads = fields.take("num_attention_heads", int)
@@ -159,7 +159,7 @@ def gguf_rules(shape: TransformerConfig) -> Sequence[KeyRule]:
     )
 
 
-def language_model(transformer: Transformer, labels: int) -> LanguageModelHead:
+def language_model(transformer: Transformer, _labels: int) -> LanguageModelHead:
     """`LlamaForCausalLM`'s head."""
     return LanguageModelHead(transformer.config, transformer.embeddings.token)
 

@@ -4,19 +4,21 @@ The trunk is run once over every text; what is trained is one linear layer on wh
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model_core.attention import Fused, Padded
 from model_core.checkpoints.load import load
 from model_core.checkpoints.sentence_transformers import SentencePooling, read_pooling
 from model_core.checkpoints.sources import Located
-from model_core.heads import normalize, pool
+from model_core.heads import SequenceClassifier, normalize, pool
 from model_core.tokenization import Tokenizer
 from model_core.training.errors import TrainingError
+from model_core.training.metrics import macro_f1, temperature
 from model_core.transformer import Transformer
 
 BATCH_TOKENS: Final = 2048
@@ -79,3 +81,133 @@ class Embedder:
         hidden_BSE = self.transformer.encode(padded_BS, Padded.of(padded_BS, mask))
         pooled_BE = pool(hidden_BSE, lengths_B, self.pooling.mode)
         return normalize(pooled_BE) if self.pooling.normalize else pooled_BE
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Embedded examples: vectors [N, E] and the numbers of their labels [N]."""
+
+    values: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """How a softmax regression is fitted.
+
+    `l2` is the strength of the penalty l2/2·‖W‖² on weights for standardised vectors. `balance`
+    says how much rare classes count: an example weighs (its class's frequency)^-balance, so 0
+    leaves every example alike and 1 every class.
+    """
+
+    l2: float
+    balance: float
+
+
+GRID: Final = tuple(
+    Regression(l2, balance) for balance in (0.0, 0.25, 0.5, 0.75) for l2 in (1e-5, 1e-4, 1e-3)
+)
+ITERATIONS: Final = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A head, how it was fitted, and the temperature that is folded into its weights."""
+
+    head: SequenceClassifier
+    regression: Regression
+    temperature: float
+    validation_macro_f1: float
+
+
+def train_head(
+    train: Vectors,
+    validation: Vectors,
+    classes: int,
+    *,
+    seed: int,
+    on_progress: Progress,
+    grid: Sequence[Regression] = GRID,
+) -> Trained:
+    """The regression of `grid` with the best macro-F1 on `validation`, calibrated there too.
+
+    Raises `TrainingError` where there is nothing to tell apart.
+    """
+    if not len(validation.labels) or torch.bincount(train.labels).count_nonzero() < 2:
+        raise TrainingError("training needs examples of two classes, and some for validation")
+    best: Trained | None = None
+    for number, regression in enumerate(grid):
+        generator = torch.Generator().manual_seed(seed)
+        head = fit(train, classes, regression, generator, ITERATIONS)
+        score = macro_f1(predict(head, validation.values), validation.labels, classes)
+        if best is None or score > best.validation_macro_f1:
+            best = Trained(head, regression, 1.0, score)
+        on_progress(number + 1, len(grid))
+    if best is None:
+        raise TrainingError("no regression was given to choose from")
+    found = temperature(scores(best.head, validation.values), validation.labels)
+    divide(best.head, found)
+    return replace(best, temperature=found)
+
+
+def fit(
+    train: Vectors,
+    classes: int,
+    regression: Regression,
+    generator: torch.Generator,
+    iterations: int,
+) -> SequenceClassifier:
+    """Softmax regression on all examples at once, by L-BFGS.
+
+    The objective is convex, so `generator`, which draws the first weights, hardly matters.
+    """
+    # Vectors of length 1 have components near 1/√E: standardised, the weights are of one size,
+    # and L-BFGS needs a tenth of the iterations. The layer takes the scaling in afterwards.
+    std_E, mean_E = torch.std_mean(train.values, dim=0)
+    std_E = std_E.clamp(min=1e-6)
+    x_NE = (train.values - mean_E) / std_E
+    frequency_C = torch.bincount(train.labels, minlength=classes) / len(train.labels)
+    weight_C = frequency_C.clamp(min=1 / len(train.labels)) ** -regression.balance
+
+    weight_CE = torch.randn(classes, x_NE.shape[1], generator=generator) * 1e-3
+    weight_CE.requires_grad_()
+    bias_C = torch.zeros(classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight_CE, bias_C], max_iter=iterations, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        logits_NC = F.linear(x_NE, weight_CE, bias_C)
+        loss = F.cross_entropy(logits_NC, train.labels, weight_C)
+        loss = loss + regression.l2 / 2 * weight_CE.square().sum()
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        return loss
+
+    optimizer.step(objective)  # pyright: ignore[reportUnknownMemberType]
+    if not weight_CE.isfinite().all():
+        raise TrainingError(f"training diverged with {regression}: the weights are not finite")
+
+    head = SequenceClassifier(x_NE.shape[1], classes, tanh_pooler=False)
+    with torch.no_grad():
+        head.output.weight.copy_(weight_CE / std_E)
+        head.output.bias.copy_(bias_C - head.output.weight @ mean_E)
+    return head.eval()
+
+
+@torch.no_grad()
+def scores(head: SequenceClassifier, vectors_NE: Tensor) -> Tensor:
+    """Logits [N, C]."""
+    return head(vectors_NE)
+
+
+def predict(head: SequenceClassifier, vectors_NE: Tensor) -> Tensor:
+    """The number of the likeliest label [N]."""
+    return scores(head, vectors_NE).argmax(dim=-1)
+
+
+def divide(head: SequenceClassifier, by: float) -> None:
+    """Scale the logits of `head` in place: its answers stay, its confidence changes."""
+    with torch.no_grad():
+        head.output.weight.div_(by)
+        head.output.bias.div_(by)

@@ -89,7 +89,9 @@ def read_data_file(path: Path) -> Iterator[Synset]:
         try:
             synset = parse_synset(line)
         except (ValueError, IndexError) as error:
-            raise TrainingError(f"{path}, line {number} is no synset of wndb(5): {error}") from error
+            raise TrainingError(
+                f"{path}, line {number} is no synset of wndb(5): {error}"
+            ) from error
         if synset.definition:
             yield synset
 

@@ -28,7 +28,9 @@ Observe = Callable[[int, int, int, float], None]
 class Job:
     """The texts of one request on their way through the batcher; `rows` fill as batches end."""
 
-    def __init__(self, texts: Sequence[TokenIds], output: str, done: asyncio.Future[Floats]) -> None:
+    def __init__(
+        self, texts: Sequence[TokenIds], output: str, done: asyncio.Future[Floats]
+    ) -> None:
         self.texts = texts
         self.output = output
         self.done = done
@@ -171,7 +173,10 @@ class Batcher:
     def _deliver(self, item: Item, row: Floats) -> None:
         job = item.job
         if not np.isfinite(row).all():
-            notify(job, EngineFailure(f"the model gave a value that is not finite for input[{item.index}]"))
+            notify(
+                job,
+                EngineFailure(f"input[{item.index}]: the model gave a value that is not finite"),
+            )
             return
         job.rows[item.index] = row
         job.left -= 1

@@ -238,9 +238,7 @@ class GenerationEngine:
             return
         request = self._requests[chunk.sequence]
         token_ids = request.prompt[chunk.start : chunk.stop]
-        logits = self._slots.prefill(
-            chunk.sequence.slot, token_ids, wants_logits=chunk.completes
-        )
+        logits = self._slots.prefill(chunk.sequence.slot, token_ids, wants_logits=chunk.completes)
         chunk.sequence.cached = chunk.stop
         if logits is not None:
             self._advance(request, logits)

@@ -20,9 +20,9 @@ def pack(texts: Sequence[TokenIds], *, token_types: bool) -> dict[str, Integers]
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     total = int(lengths.sum())
     starts = np.cumsum(lengths) - lengths
-    places = np.arange(lengths.max())
+    places: Integers = np.arange(int(lengths.max()))
     real = places < lengths[:, None]
-    packed = {
+    packed: dict[str, Integers] = {
         "input_ids": np.fromiter(chain.from_iterable(texts), np.int64, total),
         "position_ids": np.broadcast_to(places, real.shape)[real],
         # A place of padding takes any token: attention is told the lengths.

@@ -7,6 +7,7 @@ numbers alone or in a crowd.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ def draw(logits: Floats, sampling: Sampling, u: float) -> int:
     if sampling.top_p < 1.0:
         # The smallest set whose mass reaches top_p of what is left (Holtzman et al. 2020).
         mass = np.cumsum(kept)
-        kept = kept[: int(np.searchsorted(mass, sampling.top_p * mass[-1])) + 1]
+        kept = kept[: first_at_least(mass, sampling.top_p * float(mass[-1])) + 1]
     return int(order[pick(kept / kept.sum(), u)])
 
 
@@ -134,9 +135,19 @@ def likeliest(weights: NDArray[np.float64], sampling: Sampling) -> NDArray[np.in
 def pick(weights: NDArray[np.float64], u: float) -> int:
     """The first index at which the cumulated weights pass `u`; never one of weight zero."""
     mass = np.cumsum(weights)
-    index = int(np.searchsorted(mass, u * mass[-1], side="right"))
+    index = first_above(mass, u * float(mass[-1]))
     # u · total may round up to the total.
     return index if index < len(weights) else int(np.flatnonzero(weights)[-1])
+
+
+def first_at_least(ascending: NDArray[np.float64], value: float) -> int:
+    """The first index whose entry is `value` or more."""
+    return int(cast("np.int64", np.searchsorted(ascending, value)))
+
+
+def first_above(ascending: NDArray[np.float64], value: float) -> int:
+    """The first index whose entry is more than `value`; the length where none is."""
+    return int(cast("np.int64", np.searchsorted(ascending, value, side="right")))
 
 
 def log_probability(logits: Floats, token: int, top: int) -> TokenLogprob:

