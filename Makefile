@@ -2,6 +2,7 @@
 #
 #   make serve               install what serving needs, then serve the default models on port 8000
 #   make serve ARGS=--plain  the same under uvicorn alone, without Ray
+#   make supersense          train the default classifier's head again (Debian's wordnet-base)
 #   make test | make check   the tests | formatting, lint, types and the imports between floors
 #
 # PYTHON=python3.12 chooses an interpreter. TORCH_ARGS goes to pip when it installs torch, for a
@@ -21,7 +22,7 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
 TOOLS := wordnet-base wrk iproute2
 
-.PHONY: help setup setup-tools serve test check bench-ray clean
+.PHONY: help setup setup-tools serve supersense test check bench-ray clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -73,6 +74,13 @@ setup-tools:
 
 serve: $(VENV)/.serve
 	@$(BIN)/anatomy serve $(ARGS)
+
+# A quarter of an hour on two cores. The model is the one that the head will ride on.
+WORDNET ?= /usr/share/wordnet
+supersense: $(VENV)/.serve
+	@model="$$($(BIN)/python -c 'from export.catalogue import EMBEDDED; print(EMBEDDED["minilm"].source)')" && \
+	$(BIN)/anatomy train classify --head-only --data 'wordnet:$(WORDNET)' --model "$$model" \
+	  --output export/heads/supersense --seed 0
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(ARGS)

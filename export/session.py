@@ -8,17 +8,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 from export.artifact import Artifact, ArtifactError, CacheLayout
 
 # ONNX Runtime has no type annotations: its objects are Any inside this file and never leave it.
-ort: Any = import_module("onnxruntime")
+ort: Any = onnxruntime
 
 Array = NDArray[Any]
 

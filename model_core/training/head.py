@@ -131,10 +131,12 @@ def train_head(
 ) -> Trained:
     """The regression of `grid` with the best macro-F1 on `validation`, calibrated there too.
 
-    Raises `TrainingError` where there is nothing to tell apart.
+    Raises `TrainingError` where there is nothing to tell apart, or vectors are not finite.
     """
     if not len(validation.labels) or torch.bincount(train.labels).count_nonzero() < 2:
         raise TrainingError("training needs examples of two classes, and some for validation")
+    if not (train.values.isfinite().all() and validation.values.isfinite().all()):
+        raise TrainingError("some of the model's embeddings are not finite (NaN or infinity)")
     best: Trained | None = None
     for number, regression in enumerate(grid):
         generator = torch.Generator().manual_seed(seed)
@@ -185,9 +187,6 @@ def fit(
         return loss
 
     optimizer.step(objective)  # pyright: ignore[reportUnknownMemberType]
-    if not weight_CE.isfinite().all():
-        raise TrainingError(f"training diverged with {regression}: the weights are not finite")
-
     head = SequenceClassifier(x_NE.shape[1], classes, tanh_pooler=False)
     with torch.no_grad():
         head.output.weight.copy_(weight_CE / std_E)

@@ -48,11 +48,20 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Continuation:
-    """What the reference says after a prompt, and the logits [NEW_TOKENS, V] it chose by."""
+    """What our fp32 engine says after a prompt, and the reference's logits for each token.
+
+    `logits` [NEW_TOKENS, V] are given what we said before. By induction, what the reference would
+    say by itself is what we say if, and only if, its likeliest tokens are ours throughout.
+    """
 
     prompt: list[int]
     tokens: list[int]
     logits: NDArray[np.float32]
+
+    @property
+    def choices(self) -> list[int]:
+        """The reference's likeliest token at each step."""
+        return self.logits.argmax(-1).tolist()
 
 
 @pytest.fixture(scope="module")
@@ -66,43 +75,6 @@ def reference(smollm2_gguf: Path) -> LlamaForCausalLM:
     )
     assert isinstance(model, LlamaForCausalLM)
     return model.eval()
-
-
-@pytest.fixture(scope="module")
-def continuations(
-    reference: LlamaForCausalLM, smollm2_fp32_artifact: Artifact
-) -> list[Continuation]:
-    """Greedy, all prompts in one left-padded batch; end tokens don't end it."""
-    tokenizer = Tokenizer.load(smollm2_fp32_artifact.folder)
-    prompts = [tokenizer.encode(text) for text in PROMPTS]
-    longest = max(map(len, prompts))
-    rows = torch.zeros(len(prompts), longest, dtype=torch.int64)
-    mask = torch.zeros_like(rows)
-    for row, prompt in enumerate(prompts):
-        rows[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    tokens: list[torch.Tensor] = []
-    logits: list[torch.Tensor] = []
-    cache = None
-    with torch.inference_mode():
-        positions = (mask.cumsum(-1) - 1).clamp_min(0)
-        for _ in range(NEW_TOKENS):
-            found = reference(
-                rows,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache = found.past_key_values
-            logits.append(found.logits[:, -1])
-            rows = logits[-1].argmax(-1, keepdim=True)
-            tokens.append(rows)
-            mask = torch.cat((mask, torch.ones_like(rows)), dim=1)
-            positions = positions[:, -1:] + 1
-    said, why = torch.cat(tokens, 1).tolist(), torch.stack(logits, 1).numpy()
-    return [Continuation(*parts) for parts in zip(prompts, said, why, strict=True)]
 
 
 def pool(artifact: Artifact, rows: int, capacity: int) -> Slots:
@@ -122,47 +94,67 @@ def prefilled(slots: Slots, row: int, prompt: list[int], chunk: int) -> NDArray[
     return logits
 
 
-def test_fp32_greedy_continuations_are_those_of_transformers(
-    continuations: list[Continuation], smollm2_fp32_artifact: Artifact, record_property
-) -> None:
-    longest = max(len(each.prompt) for each in continuations)
-    slots = pool(smollm2_fp32_artifact, len(continuations), longest + NEW_TOKENS)
-    said = [
-        [int(prefilled(slots, row, each.prompt, chunk=16).argmax())]
-        for row, each in enumerate(continuations)
-    ]
-    rows = range(len(continuations))
+def greedy(artifact: Artifact, prompts: list[list[int]]) -> list[list[int]]:
+    """Prefill in chunks, then decode all together."""
+    slots = pool(artifact, len(prompts), max(map(len, prompts)) + NEW_TOKENS)
+    said = [[int(prefilled(slots, row, each, 16).argmax())] for row, each in enumerate(prompts)]
+    rows = range(len(prompts))
     for _ in range(NEW_TOKENS - 1):
-        logits = slots.decode(rows, [tokens[-1] for tokens in said], len(continuations))
+        logits = slots.decode(rows, [tokens[-1] for tokens in said], len(prompts))
         for row in rows:
             said[row].append(int(logits[row].argmax()))
+    return said
 
-    equal = sum(ours == each.tokens for ours, each in zip(said, continuations, strict=True))
+
+@pytest.fixture(scope="module")
+def continuations(
+    reference: LlamaForCausalLM, smollm2_fp32_artifact: Artifact
+) -> list[Continuation]:
+    """Greedy, all prompts in one batch; end tokens don't end it."""
+    tokenizer = Tokenizer.load(smollm2_fp32_artifact.folder)
+    prompts = [tokenizer.encode(text) for text in PROMPTS]
+    said = greedy(smollm2_fp32_artifact, prompts)
+    whole = [torch.tensor(prompt + ours) for prompt, ours in zip(prompts, said, strict=True)]
+    # Padding stands behind the tokens, so a causal model needs no mask for it.
+    rows = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True)
+    with torch.inference_mode():
+        hidden = reference.model(rows).last_hidden_state
+        logits = [
+            reference.lm_head(hidden[row, len(prompt) - 1 : len(prompt) - 1 + NEW_TOKENS]).numpy()
+            for row, prompt in enumerate(prompts)
+        ]
+    return [Continuation(*parts) for parts in zip(prompts, said, logits, strict=True)]
+
+
+def test_fp32_greedy_continuations_are_those_of_transformers(
+    continuations: list[Continuation], record_property
+) -> None:
+    equal = sum(each.tokens == each.choices for each in continuations)
     record_property("equal_continuations", equal)
     print(f"equal greedy continuations, fp32: {equal} of {len(continuations)}")
-    for ours, each in zip(said, continuations, strict=True):
-        if ours != each.tokens:
-            step = next(i for i in range(NEW_TOKENS) if ours[i] != each.tokens[i])
-            gap = each.logits[step, each.tokens[step]] - each.logits[step, ours[step]]
+    for each in continuations:
+        if each.tokens != each.choices:
+            step = next(i for i in range(NEW_TOKENS) if each.tokens[i] != each.choices[i])
+            logits = each.logits[step]
+            gap = logits[each.choices[step]] - logits[each.tokens[step]]
             assert gap < NEAR_TIE, f"step {step} of {each.prompt}: the logits differ by {gap}"
     assert equal >= len(continuations) - 1
 
 
-def test_int8_agrees_on_the_next_token_along_the_references_continuations(
+def test_int8_agrees_on_the_next_token_along_the_continuations(
     continuations: list[Continuation], smollm2_artifact: Artifact, record_property
 ) -> None:
     longest = max(len(each.prompt) for each in continuations)
     slots = pool(smollm2_artifact, len(continuations), longest + NEW_TOKENS)
     rows = range(len(continuations))
     first = [prefilled(slots, row, each.prompt, 16) for row, each in enumerate(continuations)]
-    agreed = [int(logits.argmax()) == each.tokens[0]
-              for logits, each in zip(first, continuations, strict=True)]  # fmt: skip
+    chosen = [np.stack(first).argmax(-1)]
     for step in range(NEW_TOKENS - 1):
         logits = slots.decode(rows, [each.tokens[step] for each in continuations], len(rows))
-        chosen = logits.argmax(-1)
-        agreed += [int(chosen[row]) == continuations[row].tokens[step + 1] for row in rows]
-    agreement = sum(agreed) / len(agreed)
+        chosen.append(logits.argmax(-1))
+    expected = np.array([each.choices for each in continuations])
+    agreement = float((np.stack(chosen, axis=1) == expected).mean())
     record_property("top1_agreement", agreement)
-    print(f"teacher-forced top-1 agreement, int8: {agreement:.4f} of {len(agreed)}")
+    print(f"teacher-forced top-1 agreement, int8: {agreement:.4f} of {expected.size}")
     # Disagreements are near-ties of the reference; the promise is one in twenty at most.
     assert agreement >= 0.95

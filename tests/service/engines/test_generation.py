@@ -1,0 +1,241 @@
+"""The generation engine over a toy decoder: company, cancellation, failure, closing."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from service.engines.generation import GenerationEngine, Stream
+from service.engines.scheduler import Scheduler
+from service.engines.slots import Slots
+from service.errors import EngineFailure, NotReady, Overloaded
+from service.messages import FinishReason, Sampling
+from tests.support.decoders import END_ID, ToyDecoder, letter, letter_tokenizer
+
+SLOTS, CHUNK = 3, 4
+DEADLINE_S = 20.0
+
+
+class Ledger:
+    """Keeps what the engine tells of its generations."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, int, int]] = []
+
+    def first_token(self, seconds: float) -> None: ...
+    def inter_token(self, seconds: float) -> None: ...
+
+    def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None:
+        self.ended.append((reason, prompt_tokens, generated_tokens))
+
+
+@pytest.fixture
+def decoder() -> ToyDecoder:
+    return ToyDecoder(SLOTS)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def engine(decoder: ToyDecoder, ledger: Ledger) -> Iterator[GenerationEngine]:
+    made = GenerationEngine(
+        Slots(decoder, SLOTS), Scheduler(SLOTS, CHUNK), letter_tokenizer(), ledger,
+        max_waiting=4, name="toy",
+    )  # fmt: skip
+    yield made
+    decoder.gate.set()
+    made.close()
+
+
+async def tokens_of(stream: Stream) -> list[int]:
+    return [token async for chunk in stream for token in chunk.token_ids]
+
+
+async def until(holds, what: str) -> None:
+    """Wait for another thread; fails rather than hangs."""
+    for _ in range(int(DEADLINE_S / 0.005)):
+        if holds():
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail(f"not within {DEADLINE_S} s: {what}")
+
+
+def by_hand(decoder: ToyDecoder, prompt: list[int], count: int) -> list[int]:
+    """Greedy, without an engine or a cache."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(int(decoder.logits(tokens).argmax()))
+    return tokens[len(prompt) :]
+
+
+@pytest.mark.parametrize("length", [1, CHUNK, CHUNK + 1, 3 * CHUNK])
+async def test_greedy_generation_is_the_decoders_own(
+    engine: GenerationEngine, decoder: ToyDecoder, length: int
+) -> None:
+    prompt = list(range(1, length + 1))
+    found = await tokens_of(engine.generate(prompt, Sampling(10, temperature=0.0)))
+    assert found == by_hand(decoder, prompt, 10)
+
+
+async def test_the_last_chunk_alone_says_why_it_ended(engine: GenerationEngine) -> None:
+    chunks = [chunk async for chunk in engine.generate([1, 2], Sampling(5, seed=1))]
+    assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].finish_reason is FinishReason.LENGTH
+    text = "".join(chunk.text for chunk in chunks)
+    assert text == "".join(letter(token) for chunk in chunks for token in chunk.token_ids)
+    assert len(text) == 5
+
+
+async def test_the_end_token_ends_it_and_has_no_text(engine: GenerationEngine) -> None:
+    wanted = Sampling(9, temperature=0.0, min_tokens=0, logit_bias=((END_ID, 1000.0),))
+    # -inf plus any bias stays -inf: this decoder never ends by itself.
+    assert len(await tokens_of(engine.generate([1], wanted))) == 9
+
+
+async def test_a_stop_string_ends_it_and_is_not_part_of_the_text(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    said = "".join(map(letter, by_hand(decoder, [3, 4], 12)))
+    stop = said[4:7]
+    wanted = Sampling(12, temperature=0.0, stop=(stop,))
+    chunks = [chunk async for chunk in engine.generate([3, 4], wanted)]
+    assert "".join(chunk.text for chunk in chunks) == said[: said.index(stop)]
+    assert chunks[-1].finish_reason is FinishReason.STOP
+
+
+async def test_a_request_says_the_same_alone_and_in_company(engine: GenerationEngine) -> None:
+    wanted = Sampling(20, temperature=1.0, seed=7, top_p=0.9)
+    alone = await tokens_of(engine.generate([5, 6, 7], wanted))
+
+    async def company(number: int) -> None:
+        await asyncio.sleep(0.002 * number)
+        stream = engine.generate([number + 1] * (1 + 3 * number), Sampling(3 + number, seed=number))
+        if number % 2:
+            await stream.aclose()
+        await tokens_of(stream)
+
+    together = await asyncio.gather(
+        tokens_of(engine.generate([5, 6, 7], wanted)),
+        *(company(number) for number in range(3)),
+        tokens_of(engine.generate([5, 6, 7], wanted)),
+    )
+    assert together[0] == alone
+    assert together[-1] == alone
+
+
+async def test_different_seeds_say_different_things(engine: GenerationEngine) -> None:
+    found = [await tokens_of(engine.generate([5], Sampling(12, seed=seed))) for seed in (1, 2)]
+    assert found[0] != found[1]
+
+
+async def test_a_cancelled_generation_frees_its_slot(
+    engine: GenerationEngine, decoder: ToyDecoder, ledger: Ledger
+) -> None:
+    # Slower than a reader that leaves: each step is let through one by one.
+    streams = [engine.generate([n + 1], Sampling(60, seed=n)) for n in range(SLOTS)]
+    await until(lambda: engine.running == SLOTS, "all slots are taken")
+    decoder.gate.clear()
+    waiting = engine.generate([9], Sampling(2, seed=9))
+    await streams[1].aclose()
+    await streams[1].aclose()
+    decoder.gate.set()
+    assert len(await tokens_of(waiting)) == 2
+    await asyncio.gather(*(tokens_of(stream) for stream in streams))
+    await until(lambda: len(ledger.ended) == SLOTS + 1, "all have ended")
+    assert sorted(reason for reason, *_ in ledger.ended) == ["abort", "length", "length", "length"]
+    assert engine.running == engine.waiting == 0
+    assert engine.cache_use == 0
+
+
+async def test_one_that_waits_can_be_cancelled(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    decoder.gate.clear()
+    streams = [engine.generate([n + 1], Sampling(5, seed=n)) for n in range(SLOTS + 2)]
+    await streams[-1].aclose()
+    decoder.gate.set()
+    found = await asyncio.gather(*(tokens_of(stream) for stream in streams))
+    assert [len(tokens) for tokens in found] == [5] * (SLOTS + 1) + [0]
+
+
+async def test_more_than_the_queue_holds_is_refused_with_both_counts(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    decoder.gate.clear()
+    streams = [engine.generate([1], Sampling(2, seed=n)) for n in range(SLOTS)]
+    await until(lambda: engine.running > 0, "the engine holds its first step")
+    with pytest.raises(Overloaded, match=r"\d+ generations are waiting, the limit is 4"):
+        streams += [engine.generate([1], Sampling(2, seed=n)) for n in range(20)]
+    decoder.gate.set()
+    found = await asyncio.gather(*(tokens_of(stream) for stream in streams))
+    assert all(len(tokens) == 2 for tokens in found)
+
+
+async def test_a_failure_reaches_all_that_run_and_the_engine_goes_on(
+    engine: GenerationEngine, decoder: ToyDecoder, ledger: Ledger
+) -> None:
+    decoder.gate.clear()
+    streams = [engine.generate([n + 1], Sampling(5, seed=n)) for n in range(2)]
+    decoder.fail = RuntimeError("out of something")
+    decoder.gate.set()
+    for stream in streams:
+        with pytest.raises(EngineFailure, match="the model failed: out of something"):
+            await tokens_of(stream)
+    decoder.fail = None
+    assert await tokens_of(engine.generate([4], Sampling(6, temperature=0.0))) == by_hand(
+        decoder, [4], 6
+    )
+    assert [reason for reason, *_ in ledger.ended] == ["error", "error", "length"]
+
+
+async def test_logits_that_are_not_finite_are_a_failure_not_a_token(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    decoder.poison = True
+    with pytest.raises(EngineFailure, match="not finite"):
+        await tokens_of(engine.generate([1], Sampling(5, seed=0)))
+
+
+async def test_closing_ends_what_runs_and_what_waits(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    decoder.gate.clear()
+    streams = [engine.generate([n + 1], Sampling(50, seed=n)) for n in range(SLOTS + 1)]
+    closing = asyncio.create_task(asyncio.to_thread(engine.close))
+    await asyncio.sleep(0.02)
+    decoder.gate.set()
+    await closing
+    for stream in streams:
+        with pytest.raises(NotReady, match="stopping"):
+            await tokens_of(stream)
+    with pytest.raises(NotReady, match="stopping"):
+        engine.generate([1], Sampling(1))
+
+
+async def test_a_slow_reader_gets_what_it_missed_as_one_chunk(engine: GenerationEngine) -> None:
+    stream = engine.generate([1, 2], Sampling(20, seed=3, top_logprobs=2))
+    await until(lambda: stream.ended, "the generation has ended")
+    chunks = [chunk async for chunk in stream]
+    assert len(chunks) == 1
+    assert len(chunks[0].token_ids) == len(chunks[0].logprobs) == len(chunks[0].text) == 20
+    assert chunks[0].finish_reason is FinishReason.LENGTH
+
+
+async def test_a_long_prompt_does_not_stall_the_streams_that_run(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    first = engine.generate([1], Sampling(40, seed=1))
+    await anext(first)
+    decoder.gate.clear()
+    long = engine.generate([2] * (4 * CHUNK), Sampling(2, seed=2))
+    decoder.steps.clear()
+    decoder.gate.set()
+    await tokens_of(long)
+    await tokens_of(first)
+    prefills = [at for at, (_, _, (_, new)) in enumerate(decoder.steps) if new > 1]
+    assert len(prefills) == 4
+    for before, after in zip(prefills, prefills[1:], strict=False):
+        assert after - before == 2, "one step of decoding between two chunks"
