@@ -28,6 +28,7 @@ class ToyDecoder:
         self.gate.set()
         self.fail: Exception | None = None
         self.poison = False
+        self.end_logit = -np.inf  # a generation ends by its length alone, unless a test says so
 
     def step(
         self,
@@ -55,7 +56,7 @@ class ToyDecoder:
         if self.poison:
             return np.full(VOCAB, np.nan, np.float32)
         raw = np.random.default_rng([int(token) for token in tokens]).standard_normal(VOCAB) * 2
-        raw[END_ID] = -np.inf  # ends by length alone, unless a test biases it
+        raw[END_ID] = self.end_logit
         return raw.astype(np.float32)
 
 

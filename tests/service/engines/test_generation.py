@@ -89,10 +89,26 @@ async def test_the_last_chunk_alone_says_why_it_ended(engine: GenerationEngine) 
     assert len(text) == 5
 
 
-async def test_the_end_token_ends_it_and_has_no_text(engine: GenerationEngine) -> None:
-    wanted = Sampling(9, temperature=0.0, min_tokens=0, logit_bias=((END_ID, 1000.0),))
-    # -inf plus any bias stays -inf: this decoder never ends by itself.
-    assert len(await tokens_of(engine.generate([1], wanted))) == 9
+async def test_the_end_token_ends_it_and_has_no_text(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    decoder.end_logit = 50.0
+    wanted = Sampling(9, temperature=0.0, min_tokens=3)
+    chunks = [chunk async for chunk in engine.generate([1], wanted)]
+    assert chunks[-1].finish_reason is FinishReason.STOP
+    tokens = [token for chunk in chunks for token in chunk.token_ids]
+    assert tokens[3:] == [END_ID]
+    assert "".join(chunk.text for chunk in chunks) == "".join(map(letter, tokens[:3]))
+
+
+async def test_ignoring_the_end_token_goes_on_to_the_limit(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    decoder.end_logit = 50.0
+    wanted = Sampling(9, temperature=0.0, ignore_eos=True)
+    tokens = await tokens_of(engine.generate([1], wanted))
+    assert len(tokens) == 9
+    assert END_ID not in tokens
 
 
 async def test_a_stop_string_ends_it_and_is_not_part_of_the_text(
@@ -227,11 +243,9 @@ async def test_a_slow_reader_gets_what_it_missed_as_one_chunk(engine: Generation
 async def test_a_long_prompt_does_not_stall_the_streams_that_run(
     engine: GenerationEngine, decoder: ToyDecoder
 ) -> None:
-    first = engine.generate([1], Sampling(40, seed=1))
-    await anext(first)
     decoder.gate.clear()
+    first = engine.generate([1], Sampling(40, seed=1))
     long = engine.generate([2] * (4 * CHUNK), Sampling(2, seed=2))
-    decoder.steps.clear()
     decoder.gate.set()
     await tokens_of(long)
     await tokens_of(first)

@@ -1,0 +1,129 @@
+"""Counts and queues: slots, chunks, order."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.engines.scheduler import Scheduler, Sequence
+
+
+def test_the_lowest_free_slot_is_taken() -> None:
+    scheduler = Scheduler(slots=3, chunk_tokens=4)
+    sequences = [Sequence(1) for _ in range(4)]
+    for sequence in sequences[:3]:
+        scheduler.add(sequence)
+    assert [sequence.slot for sequence in scheduler.admit()] == [0, 1, 2]
+    scheduler.remove(sequences[0])
+    scheduler.remove(sequences[2])
+    assert scheduler.bound_rows == 2
+    scheduler.add(sequences[3])
+    assert [sequence.slot for sequence in scheduler.admit()] == [0]
+    assert scheduler.bound_rows == 2
+
+
+def test_those_who_waited_longest_come_first() -> None:
+    scheduler = Scheduler(slots=1, chunk_tokens=4)
+    sequences = [Sequence(1) for _ in range(3)]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    order: list[Sequence] = []
+    while not scheduler.idle:
+        (admitted,) = scheduler.admit()
+        order.append(admitted)
+        scheduler.remove(admitted)
+    assert order == sequences
+
+
+def test_chunk_borders_depend_on_the_prompt_alone() -> None:
+    scheduler = Scheduler(slots=2, chunk_tokens=4)
+    first, second = Sequence(9), Sequence(5)
+    scheduler.add(first)
+    scheduler.add(second)
+    scheduler.admit()
+    borders: list[tuple[Sequence, int, int, bool]] = []
+    while (chunk := scheduler.next_chunk()) is not None:
+        borders.append((chunk.sequence, chunk.start, chunk.stop, chunk.completes))
+        chunk.sequence.cached = chunk.stop
+    assert borders == [
+        (first, 0, 4, False), (first, 4, 8, False), (first, 8, 9, True),
+        (second, 0, 4, False), (second, 4, 5, True),
+    ]  # fmt: skip
+    assert scheduler.decoding() == [first, second]
+
+
+def test_a_sequence_that_waits_can_be_removed_and_removing_twice_is_harmless() -> None:
+    scheduler = Scheduler(slots=1, chunk_tokens=4)
+    running, waiting = Sequence(1), Sequence(1)
+    for sequence in (running, waiting):
+        scheduler.add(sequence)
+    scheduler.admit()
+    for _ in range(2):
+        scheduler.remove(waiting)
+        scheduler.remove(running)
+    assert scheduler.idle
+    assert scheduler.bound_rows == 0
+
+
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.integers(1, 30), st.integers(1, 6)),
+        st.tuples(st.just("cancel"), st.integers(0, 50), st.just(0)),
+        st.tuples(st.just("step"), st.integers(1, 3), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(events=events, slots=st.integers(1, 5), chunk=st.integers(1, 9))
+def test_no_slot_is_held_twice_and_all_that_is_admitted_finishes(
+    events: list[tuple[str, int, int]], slots: int, chunk: int
+) -> None:
+    scheduler = Scheduler(slots, chunk)
+    left: dict[Sequence, int] = {}
+    arrived: list[Sequence] = []
+    admitted: list[Sequence] = []
+    cancelled: set[int] = set()
+
+    def step() -> None:
+        for sequence in scheduler.admit():
+            admitted.append(sequence)
+        held = [sequence.slot for sequence in left if sequence.slot is not None]
+        assert len(held) == len(set(held)) == len(scheduler.running) <= slots
+        assert not scheduler.waiting or len(held) == slots
+        assert scheduler.bound_rows == max((slot + 1 for slot in held), default=0)
+        piece = scheduler.next_chunk()
+        if piece is not None:
+            assert 0 < piece.stop - piece.start <= chunk
+            assert piece.start == piece.sequence.cached
+            assert piece.start % chunk == 0
+            piece.sequence.cached = piece.stop
+        for sequence in scheduler.decoding():
+            left[sequence] -= 1
+            if left[sequence] == 0:
+                scheduler.remove(sequence)
+                del left[sequence]
+
+    for kind, number, tokens in events:
+        if kind == "add":
+            sequence = Sequence(number)
+            left[sequence] = tokens
+            arrived.append(sequence)
+            scheduler.add(sequence)
+        elif kind == "cancel" and arrived:
+            victim = arrived[number % len(arrived)]
+            if victim in left:
+                cancelled.add(id(victim))
+                scheduler.remove(victim)
+                del left[victim]
+        elif kind == "step":
+            for _ in range(number):
+                step()
+
+    bound = sum(-(-s.prompt_tokens // chunk) + left[s] + 1 for s in left)
+    for _ in range(bound):
+        step()
+    assert scheduler.idle
+    assert not left
+    in_order = [sequence for sequence in arrived if sequence in admitted]
+    assert in_order == admitted
+    assert {id(s) for s in arrived if s not in admitted} <= cancelled
