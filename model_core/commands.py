@@ -64,7 +64,7 @@ def classify(
 def figures_table(result: Result) -> Table:
     """What came of it, against always saying the most frequent class."""
     figures, trained = result.figures, result.trained
-    table = Table(title="on the test part", title_justify="left")
+    table = Table(title="on the test part", title_justify="left", caption_justify="left")
     for heading in ("", "head", "majority class"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row("accuracy", f"{figures.accuracy:.3f}", f"{figures.majority_accuracy:.3f}")

@@ -105,10 +105,10 @@ class Regression:
 
 
 GRID: Final = tuple(
-    Regression(l2, balance) for balance in (0.0, 0.25, 0.5) for l2 in (3e-4, 1e-3, 3e-3)
+    Regression(l2, balance) for balance in (0.0, 0.25, 0.5) for l2 in (3e-5, 1e-4, 3e-4, 1e-3)
 )
 ITERATIONS: Final = 100
-"""Sixty already give the macro-F1 of 150 to the third digit, on 80,000 glosses."""
+"""On 80,000 glosses 60 and 150 give a macro-F1 of 0.545 and 0.544."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,8 @@ def fit(
 
     The objective is convex, so `generator`, which draws the first weights, hardly matters.
     """
-    # Vectors of length 1 have components near 1/√E: standardised, the weights are of one size,
-    # and L-BFGS needs a tenth of the iterations. The layer takes the scaling in afterwards.
+    # Vectors of length 1 have components near 1/√E, so weights would have to be large and the
+    # penalty weak. Standardised, both are of ordinary size; the layer takes the scaling in below.
     std_E, mean_E = torch.std_mean(train.values, dim=0)
     std_E = std_E.clamp(min=1e-6)
     x_NE = (train.values - mean_E) / std_E

@@ -1,9 +1,11 @@
 """Request bodies: read within limits of size and time, then validated against a type."""
 
 import asyncio
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
@@ -13,6 +15,7 @@ from service.errors import BodyTooLarge, InvalidRequest
 
 SHOWN_CHARACTERS = 60
 SHOWN_ERRORS = 3
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class RequestBody(BaseModel):
@@ -44,7 +47,34 @@ async def read(request: Request, kind: type[Body], limits: BodyLimits) -> Body:
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
-        raise _invalid_request(error) from error
+        raise _lone_surrogate(raw) or _invalid_request(error) from error
+
+
+def _lone_surrogate(raw: bytes) -> InvalidRequest | None:
+    """The error that names the field with half a surrogate pair, if that is what is wrong.
+
+    pydantic's parser refuses such a body without saying where; the standard library's takes it.
+    """
+    if b"\\u" not in raw:
+        return None
+    try:
+        left: list[tuple[tuple[int | str, ...], Any]] = [((), json.loads(raw))]
+    except (ValueError, RecursionError):
+        return None
+    while left:
+        path, value = left.pop()
+        if isinstance(value, str) and LONE_SURROGATE.search(value):
+            field = _path(path) or "the body"
+            return InvalidRequest(
+                f"{field}: {_shortened(value)} has half of a surrogate pair, which is no "
+                "character; send valid Unicode",
+                field=_path(path),
+            )
+        if isinstance(value, dict):
+            left += [((*path, str(k)), v) for k, v in cast("dict[str, Any]", value).items()]
+        elif isinstance(value, list):
+            left += [((*path, i), v) for i, v in enumerate(cast("list[Any]", value))]
+    return None
 
 
 def _require_json(request: Request) -> None:

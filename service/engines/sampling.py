@@ -103,7 +103,9 @@ def draw(logits: Floats, sampling: Sampling, u: float) -> int:
     if sampling.top_p < 1.0:
         # The smallest set whose mass reaches top_p of what is left (Holtzman et al. 2020).
         mass = np.cumsum(kept)
-        kept = kept[: first_at_least(mass, sampling.top_p * float(mass[-1])) + 1]
+        filtered = sampling.top_k > 0 or sampling.min_p > 0.0
+        left = float(mass[-1]) if filtered else 1.0  # `order` may be a part of the vocabulary
+        kept = kept[: first_at_least(mass, sampling.top_p * left) + 1]
     return int(order[pick(kept / kept.sum(), u)])
 
 
@@ -122,10 +124,12 @@ def likeliest(weights: NDArray[np.float64], sampling: Sampling) -> NDArray[np.in
     count = min(CANDIDATES, len(weights))
     top = np.argpartition(-weights, count - 1)[:count]
     lowest = weights[top].min()
+    # Top-p takes its share of what the other filters leave, so it is known only when they are done.
+    top_p_alone = sampling.top_k <= 0 and sampling.min_p <= 0.0
     enough = (
         0 < sampling.top_k <= count
-        or (sampling.top_p < 1.0 and weights[top].sum() >= sampling.top_p)
         or lowest < sampling.min_p * weights.max()
+        or (top_p_alone and weights[top].sum() >= sampling.top_p)
     )
     # Which of several equals at the border argpartition keeps is open: take all that reach it.
     top = np.flatnonzero(weights >= lowest) if enough else np.arange(len(weights))

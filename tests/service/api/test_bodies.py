@@ -142,7 +142,6 @@ RAW_REFUSED = [
     (b"", "JSON"),
     (b"{", "JSON"),
     (b"\xff\xfe{}", "JSON"),
-    (b'{"model": "embedder", "input": "\\ud800"}', "JSON"),
     (b'{"model": "embedder", "input": "\xed\xa0\x80"}', "JSON"),
     (b'{"model": "embedder", "input": ' + b"[" * 100_000, "JSON"),
     (b'{"model": "embedder", "input": ' + b"[" * 5000 + b"]" * 5000 + b"}", "JSON"),
@@ -289,3 +288,22 @@ async def test_a_body_that_does_not_arrive_is_a_408() -> None:
             "/v1/embeddings", content=stalled(), headers={"content-type": "application/json"}
         )
     assert answer.status_code == 408
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        (b'{"model": "embedder", "input": "\\ud800"}', "input"),
+        (b'{"model": "embedder", "input": ["fine", "half \\udc00"]}', "input[1]"),
+    ],
+)
+async def test_half_a_surrogate_pair_is_refused_by_field(
+    client: AsyncClient, raw: bytes, field: str
+) -> None:
+    answer = await client.post(
+        "/v1/embeddings", content=raw, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == field
+    assert "surrogate" in error["message"]

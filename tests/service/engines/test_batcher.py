@@ -1,0 +1,219 @@
+"""The batcher over a graph that is a function: order, budget, failure, cancellation."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from service.engines.batcher import Batcher
+from service.engines.pooling import pack, sigmoid, softmax
+from service.errors import EngineFailure, NotReady, Overloaded
+
+BUDGET, QUEUE = 16, 64
+POISON, NAN = 666, 777
+
+
+class Graph:
+    """Each row is (sum of ids, length, number of the output); `gate` holds it back when cleared."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[list[list[int]]] = []
+
+    def __call__(
+        self, feeds: dict[str, NDArray[Any]], outputs: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        assert self.gate.wait(timeout=30)
+        ends = np.cumsum(feeds["lengths"])
+        texts = [part.tolist() for part in np.split(feeds["input_ids"], ends[:-1])]
+        self.batches.append(texts)
+        if any(POISON in text for text in texts):
+            raise RuntimeError("poisoned")
+        rows = np.array([[sum(text), len(text)] for text in texts], np.float32)
+        rows[[NAN in text for text in texts]] = np.nan
+        return [np.column_stack((rows, np.full(len(rows), len(name)))) for name in outputs]
+
+
+def answer(text: list[int], output: str = "out") -> list[float]:
+    return [sum(text), len(text), len(output)]
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return Graph()
+
+
+@pytest.fixture
+def seen() -> list[tuple[int, int, int]]:
+    return []
+
+
+@pytest.fixture
+def batcher(graph: Graph, seen: list[tuple[int, int, int]]) -> Iterator[Batcher]:
+    made = Batcher(
+        graph, token_types=False, budget=BUDGET, max_queue_tokens=QUEUE,
+        observe=lambda texts, tokens, padded, seconds: seen.append((texts, tokens, padded)),
+        name="test",
+    )  # fmt: skip
+    yield made
+    graph.gate.set()
+    made.close()
+
+
+async def until_waiting(batcher: Batcher, texts: int) -> None:
+    for _ in range(2000):
+        if batcher.waiting == texts:
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail(f"{batcher.waiting} texts wait, expected {texts}")
+
+
+async def occupied(batcher: Batcher, graph: Graph) -> asyncio.Task[Any]:
+    """A request that holds the graph until the gate opens."""
+    graph.gate.clear()
+    first = asyncio.create_task(batcher.run([[1]], "out"))
+    await asyncio.sleep(0)
+    await until_waiting(batcher, 0)
+    return first
+
+
+async def test_rows_come_in_the_order_of_the_texts(batcher: Batcher) -> None:
+    texts = [[n] * length for n, length in enumerate([5, 1, 9, 3, 1, 16, 30])]
+    rows = await batcher.run(texts, "out")
+    assert rows.tolist() == [answer(text) for text in texts]
+
+
+async def test_many_requests_at_once_each_get_their_own(batcher: Batcher) -> None:
+    draw = np.random.default_rng(0)
+    requests = [
+        [draw.integers(1, 500, size).tolist() for size in draw.integers(1, 4, draw.integers(1, 4))]
+        for _ in range(8)
+    ]
+    for _ in range(10):
+        rows = await asyncio.gather(*(
+            batcher.run(texts, "out" if n % 2 else "other") for n, texts in enumerate(requests)
+        ))  # fmt: skip
+        for number, (texts, found) in enumerate(zip(requests, rows, strict=True)):
+            name = "out" if number % 2 else "other"
+            assert found.tolist() == [answer(text, name) for text in texts]
+
+
+async def test_a_batch_keeps_to_the_budget_unless_one_text_is_longer(
+    batcher: Batcher, graph: Graph, seen: list[tuple[int, int, int]]
+) -> None:
+    first = await occupied(batcher, graph)
+    others = asyncio.gather(*(batcher.run([[1] * 5], "out") for _ in range(6)))
+    long = asyncio.create_task(batcher.run([[1] * 20], "out"))
+    await until_waiting(batcher, 7)
+    graph.gate.set()
+    await asyncio.gather(first, others, long)
+    sizes = [[len(text) for text in batch] for batch in graph.batches]
+    assert sizes == [[1], [5, 5, 5], [5, 5, 5], [20]]
+    assert seen == [(1, 1, 1), (3, 15, 15), (3, 15, 15), (1, 20, 20)]
+
+
+async def test_a_request_that_was_cancelled_is_not_run(batcher: Batcher, graph: Graph) -> None:
+    first = await occupied(batcher, graph)
+    gone = asyncio.create_task(batcher.run([[7], [8]], "out"))
+    stays = asyncio.create_task(batcher.run([[9]], "out"))
+    await until_waiting(batcher, 3)
+    gone.cancel()
+    await asyncio.sleep(0)
+    graph.gate.set()
+    await asyncio.gather(first, stays)
+    assert graph.batches == [[[1]], [[9]]]
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
+async def test_a_full_queue_refuses_with_the_counts(batcher: Batcher, graph: Graph) -> None:
+    first = await occupied(batcher, graph)
+    waiting = asyncio.create_task(batcher.run([[1] * 60], "out"))
+    await until_waiting(batcher, 1)
+    with pytest.raises(Overloaded, match="60 tokens are waiting, and 5 more .* limit of 64"):
+        await batcher.run([[1] * 5], "out")
+    graph.gate.set()
+    await asyncio.gather(first, waiting)
+    assert (await batcher.run([[1] * 5], "out")).tolist() == [answer([1] * 5)]
+
+
+async def test_a_request_larger_than_the_queue_runs_when_nothing_waits(batcher: Batcher) -> None:
+    texts = [[n] * 10 for n in range(20)]
+    assert (await batcher.run(texts, "out")).tolist() == [answer(text) for text in texts]
+
+
+async def test_a_failure_reaches_those_in_the_batch_alone(batcher: Batcher, graph: Graph) -> None:
+    first = await occupied(batcher, graph)
+    before = asyncio.create_task(batcher.run([[2] * BUDGET], "out"))
+    await until_waiting(batcher, 1)
+    poisoned = asyncio.create_task(batcher.run([[POISON] * (BUDGET - 1)], "out"))
+    neighbour = asyncio.create_task(batcher.run([[3]], "out"))
+    await until_waiting(batcher, 3)
+    after = asyncio.create_task(batcher.run([[4] * BUDGET], "out"))
+    await until_waiting(batcher, 4)
+    graph.gate.set()
+    for task in (poisoned, neighbour):
+        with pytest.raises(EngineFailure, match="the model failed: poisoned"):
+            await task
+    assert (await first).tolist() == [answer([1])]
+    assert (await before).tolist() == [answer([2] * BUDGET)]
+    assert (await after).tolist() == [answer([4] * BUDGET)]
+
+
+async def test_a_value_that_is_not_finite_is_refused_for_its_own_request(
+    batcher: Batcher, graph: Graph
+) -> None:
+    first = await occupied(batcher, graph)
+    bad = asyncio.create_task(batcher.run([[1, 2, 3], [NAN]], "out"))
+    good = asyncio.create_task(batcher.run([[5]], "out"))
+    await until_waiting(batcher, 3)
+    graph.gate.set()
+    with pytest.raises(EngineFailure, match=r"input\[1\]: the model gave a value that is not finite"):
+        await bad
+    assert (await good).tolist() == [answer([5])]
+    await first
+
+
+async def test_closing_finishes_the_batch_at_hand_and_refuses_the_rest(
+    batcher: Batcher, graph: Graph
+) -> None:
+    first = await occupied(batcher, graph)
+    waiting = asyncio.create_task(batcher.run([[2]], "out"))
+    await until_waiting(batcher, 1)
+    closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+    await asyncio.sleep(0.02)
+    graph.gate.set()
+    await closing
+    assert (await first).tolist() == [answer([1])]
+    with pytest.raises(NotReady, match="stopping"):
+        await waiting
+    with pytest.raises(NotReady, match="stopping"):
+        await batcher.run([[1]], "out")
+
+
+texts_of_ids = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=6)
+
+
+@given(texts=texts_of_ids)
+def test_packing_leads_to_rows_and_back(texts: list[list[int]]) -> None:
+    packed = pack(texts, token_types=True)
+    tokens = packed["input_ids"]
+    rows = tokens[packed["padded_from_packed"]]
+    assert [row[: len(text)].tolist() for row, text in zip(rows, texts, strict=True)] == texts
+    assert rows.flatten()[packed["packed_from_padded"]].tolist() == tokens.tolist()
+    assert packed["position_ids"].tolist() == [at for text in texts for at in range(len(text))]
+    assert packed["lengths"].tolist() == [len(text) for text in texts]
+    assert packed["token_type_ids"].shape == tokens.shape
+
+
+def test_probabilities_of_huge_scores_are_finite() -> None:
+    scores = np.array([[1e4, 0.0, -1e4], [0.0, 0.0, 0.0]], np.float32)
+    np.testing.assert_allclose(softmax(scores), [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
+    np.testing.assert_allclose(sigmoid(scores), [[1, 0.5, 0], [0.5] * 3], rtol=1e-6)
