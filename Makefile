@@ -75,7 +75,7 @@ setup-tools:
 serve: $(VENV)/.serve
 	@$(BIN)/anatomy serve $(ARGS)
 
-# A quarter of an hour on two cores. The model is the one that the head will ride on.
+# About ten minutes on two cores. The model is the one that the head will ride on.
 WORDNET ?= /usr/share/wordnet
 supersense: $(VENV)/.serve
 	@model="$$($(BIN)/python -c 'from export.catalogue import EMBEDDED; print(EMBEDDED["minilm"].source)')" && \

@@ -45,7 +45,9 @@ from model_core.tokenization import Tokenizer
 
 OPSET = 24
 EXACT_PRODUCTS: Mapping[Kind, tuple[str, ...]] = {
-    Kind.ENCODER: (),
+    # Short texts have few tokens to average errors over: of 200 texts of 1 to 5 tokens the worst
+    # cosine of MiniLM is 0.994 with these in float32, 0.982 without.
+    Kind.ENCODER: ("attention.value", "feed_forward.down"),
     # What int8 activations cost SmolLM2 most: its queries and keys, the second feed-forward
     # product (one column in a thousand is 100 times the others) and the head, where near-ties are
     # decided. Teacher-forced top-1 agreement with these in float32 is 97%, without them 92%.

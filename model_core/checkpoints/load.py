@@ -133,6 +133,10 @@ def fill(
     unexpected: list[str] = []
     misshaped: list[str] = []
     prefix = description.format.optional_prefix
+    # A name may stand for one head or another (BERT's "classifier"): for the one the model has.
+    rules = sorted(
+        rules, key=lambda rule: not isinstance(rule, Drop) and is_absent_head(model, rule.ours)
+    )
     for name in reader.names():
         found = match(rules, name, prefix)
         if found is None:

@@ -81,6 +81,7 @@ RULES: Sequence[KeyRule] = (
     Rename("encoder.layer.{layer}.output.LayerNorm", f"{BLOCK}.feed_forward_norm"),
     Rename("pooler.dense", "heads.sequence_classifier.pooler"),
     Rename("classifier", "heads.sequence_classifier.output"),
+    Rename("classifier", "heads.token_classifier.output"),
     Rename("cls.predictions.transform.dense", "heads.masked_lm.transform"),
     Rename("cls.predictions.transform.LayerNorm", "heads.masked_lm.norm"),
     Rename("cls.predictions", "heads.masked_lm.output"),

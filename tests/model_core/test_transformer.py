@@ -33,9 +33,7 @@ ENCODER = StackConfig(
     placement=NormPlacement.POST,
     final_norm=False,
 )
-DECODER = replace(
-    ENCODER, attention=replace(ENCODER.attention, causal=True), cross_attention=True
-)
+DECODER = replace(ENCODER, attention=replace(ENCODER.attention, causal=True), cross_attention=True)
 ORIGINAL = TransformerConfig(
     dim=DIM,
     embedding=EmbeddingConfig(VOCAB, PositionKind.SINUSOIDAL, max_positions=32, scale=DIM**0.5),

@@ -20,6 +20,7 @@ from tests.support.texts import prose
 
 WIDEST = 32
 CAPACITY, CHUNK = 96, 16
+SUMMED_IN_ANOTHER_ORDER = 5e-7
 
 
 def cut_texts(tokenizer: Tokenizer, count: int, longest: int, seed: int) -> list[list[int]]:
@@ -57,7 +58,10 @@ def test_an_embedding_is_the_same_alone_and_in_every_batch(
         unequal += not np.array_equal(row, alone[0])
         worst = max(worst, float(np.abs(row - alone[0]).max()))
     print(f"{fixture}: {unequal} rows differ, the largest difference is {worst:.2e}")
-    assert unequal == 0
+    # The tokens' hidden states are equal bit for bit. The mean over them is not: ONNX Runtime's
+    # ReduceSum adds in an order that depends on the batch's shape. Measured: 6e-8 on numbers up
+    # to 0.3, which is two units of their last place.
+    assert worst <= SUMMED_IN_ANOTHER_ORDER
 
 
 @pytest.fixture(params=["smollm2_artifact", "smollm2_fp32_artifact"])
@@ -113,9 +117,7 @@ async def test_a_seeded_request_says_the_same_alone_and_in_company(
         for n, other in enumerate(others)
     ]  # fmt: skip
     # First of all and in the lowest slot; later, in whatever slot is free.
-    first, late, *_ = await asyncio.gather(
-        say(wanted, prompt), say(wanted, prompt, 0.3), *company
-    )
+    first, late, *_ = await asyncio.gather(say(wanted, prompt), say(wanted, prompt, 0.3), *company)
     assert first == alone
     assert late == alone
 

@@ -39,9 +39,7 @@ def texts(minilm_artifact: Artifact) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def expected(
-    texts: list[list[int]], minilm_files: Mapping[str, Path]
-) -> NDArray[np.float32]:
+def expected(texts: list[list[int]], minilm_files: Mapping[str, Path]) -> NDArray[np.float32]:
     """transformers' BertModel, mean over the tokens, normalised."""
     model = BertModel.from_pretrained(
         minilm_files["config.json"].parent, add_pooling_layer=False, dtype=torch.float32

@@ -49,7 +49,9 @@ class ToyDecoder:
             start = int(lengths[row])
             assert start + new <= self.capacity, "beyond the slot's capacity"
             view[row, start : start + new] = input_ids[row]
-        found = [self.logits(view[at // new, : lengths[at // new] + at % new + 1]) for at in logit_index]
+        found = [
+            self.logits(view[at // new, : lengths[at // new] + at % new + 1]) for at in logit_index
+        ]
         return np.array(found, np.float32).reshape(-1, VOCAB)
 
     def logits(self, tokens: Sequence[int] | NDArray[np.int64]) -> Floats:

@@ -175,7 +175,9 @@ async def test_a_value_that_is_not_finite_is_refused_for_its_own_request(
     good = asyncio.create_task(batcher.run([[5]], "out"))
     await until_waiting(batcher, 3)
     graph.gate.set()
-    with pytest.raises(EngineFailure, match=r"input\[1\]: the model gave a value that is not finite"):
+    with pytest.raises(
+        EngineFailure, match=r"input\[1\]: the model gave a value that is not finite"
+    ):
         await bad
     assert (await good).tolist() == [answer([5])]
     await first

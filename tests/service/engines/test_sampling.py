@@ -56,9 +56,7 @@ filters = st.builds(
 
 
 @given(wanted=filters, count=st.integers(2, 12), seed=st.integers(0, 1000))
-def test_filters_keep_what_a_plain_reference_keeps(
-    wanted: Sampling, count: int, seed: int
-) -> None:
+def test_filters_keep_what_a_plain_reference_keeps(wanted: Sampling, count: int, seed: int) -> None:
     scores = logits(count, seed)
     expected = naive(scores, wanted)
     found = found_by(scores, wanted)
