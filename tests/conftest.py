@@ -20,60 +20,60 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
-def cache() -> Path:
+def model_cache() -> Path:
     """The folder of wheels and artifacts that outlives a run."""
     return Path(os.environ.get("ANATOMY_TEST_CACHE", ROOT / ".cache" / "tests"))
 
 
-def located_or_skip(model: str, cache: Path) -> Located:
+def located_or_skip(model: str, model_cache: Path) -> Located:
     """The files of an embedded model; skips, with the reason, where they can't be fetched."""
     try:
-        return locate(EMBEDDED[model].source, cache=cache)
+        return locate(EMBEDDED[model].source, cache=model_cache)
     except SourceError as error:
         pytest.skip(f"{model} can't be fetched: {error}")
 
 
-def exported(model: str, precision: Precision | None, cache: Path) -> Artifact:
+def exported(model: str, precision: Precision | None, model_cache: Path) -> Artifact:
     """The artifact of an embedded model, from the cache or made now."""
     wanted = recipe(model, precision)
-    folder = find_artifact(wanted, cache)
+    folder = find_artifact(wanted, model_cache)
     if folder is None:
-        located_or_skip(model, cache)
-        folder = export(wanted, cache, silent)
+        located_or_skip(model, model_cache)
+        folder = export(wanted, model_cache, silent)
     return Artifact.open(folder)
 
 
 @pytest.fixture(scope="session")
-def minilm_files(cache: Path) -> Mapping[str, Path]:
+def minilm_files(model_cache: Path) -> Mapping[str, Path]:
     """all-MiniLM-L6-v2 as its authors published it."""
-    return located_or_skip("minilm", cache).files
+    return located_or_skip("minilm", model_cache).files
 
 
 @pytest.fixture(scope="session")
-def smollm2_gguf(cache: Path) -> Path:
+def smollm2_gguf(model_cache: Path) -> Path:
     """SmolLM2-135M-Instruct, quantised to Q4_1."""
-    path = located_or_skip("smollm2", cache).gguf
+    path = located_or_skip("smollm2", model_cache).gguf
     assert path is not None
     return path
 
 
 @pytest.fixture(scope="session")
-def minilm_artifact(cache: Path) -> Artifact:
+def minilm_artifact(model_cache: Path) -> Artifact:
     """fp32, the default."""
-    return exported("minilm", Precision.FP32, cache)
+    return exported("minilm", Precision.FP32, model_cache)
 
 
 @pytest.fixture(scope="session")
-def minilm_int8_artifact(cache: Path) -> Artifact:
-    return exported("minilm", Precision.INT8, cache)
+def minilm_int8_artifact(model_cache: Path) -> Artifact:
+    return exported("minilm", Precision.INT8, model_cache)
 
 
 @pytest.fixture(scope="session")
-def smollm2_artifact(cache: Path) -> Artifact:
+def smollm2_artifact(model_cache: Path) -> Artifact:
     """int8, the default on a CPU."""
-    return exported("smollm2", Precision.INT8, cache)
+    return exported("smollm2", Precision.INT8, model_cache)
 
 
 @pytest.fixture(scope="session")
-def smollm2_fp32_artifact(cache: Path) -> Artifact:
-    return exported("smollm2", Precision.FP32, cache)
+def smollm2_fp32_artifact(model_cache: Path) -> Artifact:
+    return exported("smollm2", Precision.FP32, model_cache)

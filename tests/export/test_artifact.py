@@ -83,11 +83,16 @@ def test_half_a_manifest_and_none_are_told_apart(folder: Path) -> None:
         Artifact.open(folder)
 
 
+def fail_halfway(target: Path) -> None:
+    with writing(target) as fresh:
+        (fresh / "file").write_text("new")
+        raise RuntimeError("halfway")
+
+
 def test_a_block_that_fails_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "cache" / "model"
-    with pytest.raises(RuntimeError, match="halfway"), writing(target) as fresh:
-        (fresh / "part").write_text("half")
-        raise RuntimeError("halfway")
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail_halfway(target)
     assert list(target.parent.iterdir()) == []
 
 
@@ -95,9 +100,8 @@ def test_a_block_that_fails_leaves_the_old_artifact(tmp_path: Path) -> None:
     target = tmp_path / "model"
     with writing(target) as fresh:
         (fresh / "file").write_text("old")
-    with pytest.raises(RuntimeError), writing(target) as fresh:
-        (fresh / "file").write_text("new")
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail_halfway(target)
     assert (target / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -1,5 +1,6 @@
 """Tiny checkpoints through the whole pipeline, at every precision; then the invariants."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def run(slots: Slots, row: int, prompt: list[int], *cuts: int) -> NDArray[np.flo
     """Logits after a prompt that is cut into chunks at `cuts`."""
     slots.clear(row)
     borders = [0, *cuts, len(prompt)]
-    for start, stop in zip(borders, borders[1:-1], strict=False):
+    for start, stop in itertools.pairwise(borders[:-1]):
         slots.prefill(row, prompt[start:stop], wants_logits=False)
     logits = slots.prefill(row, prompt[borders[-2] :], wants_logits=True)
     assert logits is not None

@@ -112,7 +112,7 @@ def test_llama(tmp_path: Path, changes: dict[str, Any]) -> None:
 def test_a_field_that_is_not_supported_is_refused_by_name(
     tmp_path: Path, config: BertConfig | LlamaConfig, named: str
 ) -> None:
-    kind = BertModel if isinstance(config, BertConfig) else LlamaForCausalLM
+    kind: Any = BertModel if isinstance(config, BertConfig) else LlamaForCausalLM
     with pytest.raises(ConfigError, match=named):
         ours(kind(config), tmp_path)
 

@@ -137,7 +137,7 @@ async def test_a_full_queue_refuses_with_the_counts(batcher: Batcher, graph: Gra
     first = await occupied(batcher, graph)
     waiting = asyncio.create_task(batcher.run([[1] * 60], "out"))
     await until_waiting(batcher, 1)
-    with pytest.raises(Overloaded, match="60 tokens are waiting, and 5 more .* limit of 64"):
+    with pytest.raises(Overloaded, match=r"60 tokens are waiting, and 5 more .* limit of 64"):
         await batcher.run([[1] * 5], "out")
     graph.gate.set()
     await asyncio.gather(first, waiting)

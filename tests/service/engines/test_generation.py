@@ -1,6 +1,7 @@
 """The generation engine over a toy decoder: company, cancellation, failure, closing."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -251,5 +252,5 @@ async def test_a_long_prompt_does_not_stall_the_streams_that_run(
     await tokens_of(first)
     prefills = [at for at, (_, _, (_, new)) in enumerate(decoder.steps) if new > 1]
     assert len(prefills) == 4
-    for before, after in zip(prefills, prefills[1:], strict=False):
+    for before, after in itertools.pairwise(prefills):
         assert after - before == 2, "one step of decoding between two chunks"

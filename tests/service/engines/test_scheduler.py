@@ -85,8 +85,7 @@ def test_no_slot_is_held_twice_and_all_that_is_admitted_finishes(
     cancelled: set[int] = set()
 
     def step() -> None:
-        for sequence in scheduler.admit():
-            admitted.append(sequence)
+        admitted.extend(scheduler.admit())
         held = [sequence.slot for sequence in left if sequence.slot is not None]
         assert len(held) == len(set(held)) == len(scheduler.running) <= slots
         assert not scheduler.waiting or len(held) == slots
