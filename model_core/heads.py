@@ -90,9 +90,11 @@ def pool(hidden_BSE: Tensor, lengths_B: Tensor, mode: PoolingMode) -> Tensor:
     real = torch.arange(hidden_BSE.shape[1], device=hidden_BSE.device) < lengths_B[:, None]
     if mode is PoolingMode.MAX:
         return hidden_BSE.masked_fill(~real[..., None], -torch.inf).amax(dim=1)
-    # Masked by filling, not by a product: whatever padding holds, even a NaN, stays out.
-    total = hidden_BSE.masked_fill(~real[..., None], 0.0).sum(dim=1)
-    return total / lengths_B[:, None].to(hidden_BSE.dtype)
+    # As a product of 0/1 weights rather than a sum over S: the runtime adds up a product's terms in
+    # an order that trailing zeros don't change, a sum's in one that depends on S and so on the
+    # longest text of the batch.
+    total_B1E = real[:, None].to(hidden_BSE.dtype) @ hidden_BSE
+    return total_B1E[:, 0] / lengths_B[:, None].to(hidden_BSE.dtype)
 
 
 def normalize(pooled: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Real weights and what is exported of them: fetched and made once, kept between runs.
 
-They live in `.cache/tests` of the repository, or where ANATOMY_TEST_CACHE says.
+They live in `.cache/tests` of the repository, or where TESTS_CACHE says.
 """
 
 import os
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def model_cache() -> Path:
     """The folder of wheels and artifacts that outlives a run."""
-    return Path(os.environ.get("ANATOMY_TEST_CACHE", ROOT / ".cache" / "tests"))
+    return Path(os.environ.get("TESTS_CACHE", ROOT / ".cache" / "tests"))
 
 
 def located_or_skip(model: str, model_cache: Path) -> Located:

@@ -10,6 +10,10 @@ from service.messages import Floats, TokenIds
 
 Integers = NDArray[np.int64]
 
+UNROLLED = 8
+"""Rows are padded to a multiple of this: the runtime's products take several terms of a sum at a
+time, and a remainder would be added in another order than in a batch with a longer text."""
+
 
 def pack(texts: Sequence[TokenIds], *, token_types: bool) -> dict[str, Integers]:
     """One packed batch of `texts`, each at least one token: the graph's inputs by name.
@@ -20,13 +24,14 @@ def pack(texts: Sequence[TokenIds], *, token_types: bool) -> dict[str, Integers]
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     total = int(lengths.sum())
     starts = np.cumsum(lengths) - lengths
-    places: Integers = np.arange(int(lengths.max()))
+    longest = -(-int(lengths.max()) // UNROLLED) * UNROLLED
+    places: Integers = np.arange(longest)
     real = places < lengths[:, None]
     packed: dict[str, Integers] = {
         "input_ids": np.fromiter(chain.from_iterable(texts), np.int64, total),
         "position_ids": np.broadcast_to(places, real.shape)[real],
-        # A place of padding takes any token: attention is told the lengths.
-        "padded_from_packed": np.minimum(starts[:, None] + places, total - 1),
+        # Padding repeats the text's own last token: nothing of a neighbour's gets into its row.
+        "padded_from_packed": starts[:, None] + np.minimum(places, lengths[:, None] - 1),
         "packed_from_padded": np.flatnonzero(real),
         "lengths": lengths,
     }
