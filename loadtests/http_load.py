@@ -9,6 +9,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -79,15 +80,27 @@ async def _one_connection(
     reader, writer = await asyncio.open_connection(host, port)
     try:
         while (sent := time.perf_counter()) < deadline:
-            writer.write(next(upcoming))
-            status = await read_response(reader)
+            body = next(upcoming)
+            writer.write(body)
+            try:
+                status = await read_response(reader)
+            except (asyncio.IncompleteReadError, ConnectionResetError) as error:
+                # A front that reloads closes connections that wait for a request (RFC 9112, 9.3.1):
+                # as any client, connect and ask again. Its time counts.
+                if getattr(error, "partial", b""):
+                    raise
+                writer.close()
+                reader, writer = await asyncio.open_connection(host, port)
+                writer.write(body)
+                status = await read_response(reader)
             if status == 200:
                 latencies.append(time.perf_counter() - sent)
             else:
                 refused[status] += 1
     finally:
         writer.close()
-        await writer.wait_closed()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def read_response(reader: asyncio.StreamReader) -> int:

@@ -7,9 +7,11 @@ import ast
 import hashlib
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+
+from model_core.tokenization import Tokenizer
 
 CORPUS_VARIABLE = "LOADTESTS_CORPUS"
 TEXT_COUNT = 512
@@ -63,3 +65,16 @@ def pick(texts: Iterator[str], count: int) -> tuple[str, ...]:
 def fold(text: str) -> str:
     """One line: runs of whitespace become a space; at most 2,000 characters."""
     return " ".join(text.split())[:MAX_CHARACTERS].rstrip()
+
+
+def cut_to_fit(texts: Iterable[str], tokenizer: Tokenizer, max_tokens: int) -> tuple[str, ...]:
+    """`texts` with words dropped from the end of those that have more than `max_tokens` tokens."""
+    return tuple(cut_text(text, tokenizer, max_tokens) for text in texts)
+
+
+def cut_text(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:
+    words = text.split(" ")
+    while (excess := len(tokenizer.encode(" ".join(words))) - max_tokens) > 0:
+        # A word has a token at least, so that this many can go without cutting too deep by much.
+        del words[-max(1, excess // 4) :]
+    return " ".join(words)
