@@ -12,6 +12,7 @@ Ray's Python proxy on an empty application).
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -74,9 +75,22 @@ def proxy_environment(settings: ServiceSettings) -> dict[str, str]:
 
     wrapper = Path(__file__).with_name("haproxy-on-loopback")
     return {
+        # A second service on this machine takes other ports for them.
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(preferred=8404)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(preferred=9101)),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
         "HAPROXY_BINARY": get_haproxy_binary(),
     }
+
+
+def free_port(preferred: int) -> int:
+    """`preferred` if nobody on loopback has it, else a port that is free."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def run(settings: ServiceSettings) -> None:

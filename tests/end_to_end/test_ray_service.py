@@ -173,9 +173,13 @@ def test_only_loopback_is_listened_on(service: Running) -> None:
         listing = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True)
     except FileNotFoundError:
         pytest.skip("ss is not installed: `make setup-tools`")
-    ours = [line for line in listing.stdout.splitlines() if re.search(r"ray|haproxy|raylet", line)]
+    ours = [line for line in listing.stdout.splitlines() if re.search(r"ray|haproxy|gcs", line)]
     assert any(f":{service.port} " in line for line in ours)
-    opened = [line for line in ours if not re.search(r"(127\.0\.0\.1|\[::1\]):\d+\s", line)]
+    opened = [
+        line
+        for line in ours
+        if not re.search(r"(127\.0\.0\.1|\[::1\]|\[::ffff:127\.0\.0\.1\]):\d+\s", line)
+    ]
     assert all("ray::ServeRepli" in line for line in opened), opened
     assert len(opened) <= 1
 
