@@ -5,18 +5,22 @@ import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import numpy as np
 import openai as openai_library
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from loadtests.service_process import Running
 
 pytestmark = pytest.mark.ray
 
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION: list[ChatCompletionMessageParam] = [
+    {"role": "user", "content": "What is the capital of France?"}
+]
 
 
 def metric(service: Running, name: str) -> float:
@@ -73,13 +77,16 @@ def test_a_chat_is_answered(openai: OpenAI) -> None:
 
 
 def test_a_stream_says_what_the_whole_answer_says(openai: OpenAI) -> None:
-    asked = {"model": "smollm2", "messages": QUESTION, "temperature": 0.8, "seed": 7}
-    whole = openai.chat.completions.create(**asked, max_tokens=48)
-    chunks = list(
-        openai.chat.completions.create(
-            **asked, max_tokens=48, stream=True, stream_options={"include_usage": True}
-        )
+    ask = partial(
+        openai.chat.completions.create,
+        model="smollm2",
+        messages=QUESTION,
+        temperature=0.8,
+        seed=7,
+        max_tokens=48,
     )
+    whole = ask()
+    chunks = list(ask(stream=True, stream_options={"include_usage": True}))
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert text == whole.choices[0].message.content
     assert chunks[0].choices[0].delta.role == "assistant"
