@@ -90,10 +90,11 @@ def pool(hidden_BSE: Tensor, lengths_B: Tensor, mode: PoolingMode) -> Tensor:
     real = torch.arange(hidden_BSE.shape[1], device=hidden_BSE.device) < lengths_B[:, None]
     if mode is PoolingMode.MAX:
         return hidden_BSE.masked_fill(~real[..., None], -torch.inf).amax(dim=1)
-    # As a product of 0/1 weights rather than a sum over S: the runtime adds up a product's terms in
-    # an order that trailing zeros don't change, a sum's in one that depends on S and so on the
-    # longest text of the batch.
-    total_B1E = real[:, None].to(hidden_BSE.dtype) @ hidden_BSE
+    # Masked by filling: whatever padding holds, even a NaN, stays out. Summed as a product with 0/1
+    # weights: the runtime adds a product's terms in an order that trailing zeros don't change, a
+    # sum's in one that depends on S, and so on the longest text of the batch.
+    kept_BSE = hidden_BSE.masked_fill(~real[..., None], 0.0)
+    total_B1E = real[:, None].to(hidden_BSE.dtype) @ kept_BSE
     return total_B1E[:, 0] / lengths_B[:, None].to(hidden_BSE.dtype)
 
 
