@@ -116,7 +116,8 @@ async def test_a_batch_keeps_to_the_budget_unless_one_text_is_longer(
     await asyncio.gather(first, others, long)
     sizes = [[len(text) for text in batch] for batch in graph.batches]
     assert sizes == [[1], [5, 5, 5], [5, 5, 5], [20]]
-    assert seen == [(1, 1, 1), (3, 15, 15), (3, 15, 15), (1, 20, 20)]
+    # The last number counts padding: rows are as wide as a multiple of UNROLLED.
+    assert seen == [(1, 1, 8), (3, 15, 24), (3, 15, 24), (1, 20, 24)]
 
 
 async def test_a_request_that_was_cancelled_is_not_run(batcher: Batcher, graph: Graph) -> None:
@@ -219,3 +220,10 @@ def test_probabilities_of_huge_scores_are_finite() -> None:
     scores = np.array([[1e4, 0.0, -1e4], [0.0, 0.0, 0.0]], np.float32)
     np.testing.assert_allclose(softmax(scores), [[1, 0, 0], [1 / 3] * 3], rtol=1e-6)
     np.testing.assert_allclose(sigmoid(scores), [[1, 0.5, 0], [0.5] * 3], rtol=1e-6)
+
+
+def test_padding_repeats_a_texts_own_last_token() -> None:
+    """Whatever a neighbour holds, even a NaN, doesn't get into another text's row."""
+    packed = pack([[7], [8, 9, 10]], token_types=False)
+    rows = packed["input_ids"][packed["padded_from_packed"]]
+    assert rows.tolist() == [[7] * UNROLLED, [8, 9] + [10] * (UNROLLED - 2)]
