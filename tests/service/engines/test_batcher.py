@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.engines.batcher import Batcher
-from service.engines.pooling import pack, sigmoid, softmax
+from service.engines.pooling import UNROLLED, pack, sigmoid, softmax
 from service.errors import EngineFailure, NotReady, Overloaded
 
 BUDGET, QUEUE = 16, 64
