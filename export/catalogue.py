@@ -61,6 +61,11 @@ def trunk_of(model: str) -> str:
     return model
 
 
+def is_embedded(model: str) -> bool:
+    """Whether `model` is the name of an embedded model or of a head that rides on one."""
+    return trunk_of(model) in EMBEDDED
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One export: what to make of which source.
@@ -110,8 +115,12 @@ def cache_key(wanted: Recipe) -> str:
 
 def fingerprint(path: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of change (ns) of a file, or of each file of a folder."""
+    root = path if path.is_dir() else path.parent
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return [
+        (str(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns)
+        for file in files
+    ]
 
 
 def artifact_folder(wanted: Recipe, cache: Path) -> Path:

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from export.artifact import ArtifactError, Precision, read_manifest
-from export.catalogue import default_cache_folder, find_artifact, recipe
+from export.artifact import Artifact, ArtifactError, Precision, read_manifest
+from export.catalogue import Recipe, default_cache_folder, find_artifact, recipe
 from export.parity import ParityError
 from export.pipeline import Report, export
 from model_core.checkpoints.errors import CheckpointError
@@ -48,15 +48,29 @@ def export_command(
     """
     cache = (cache or default_cache_folder()).expanduser()
     wanted = recipe(model, precision, cuda=cuda, name=name)
-    found = None if force or output else find_artifact(wanted, cache)
+    found = None if force or output else intact_artifact(wanted, cache)
     if found is None:
         found = with_progress(wanted.name, lambda report: export(wanted, cache, report, output))
-    receipt = read_manifest(found).parity
+    manifest = read_manifest(found)
+    receipt = manifest.parity
     Console(stderr=True).print(
-        f"[green]✓[/] {wanted.name}: largest error {receipt.largest_error:.1e}, smallest cosine "
-        f"{receipt.smallest_cosine:.6f} against PyTorch"
+        f"[green]✓[/] {wanted.name}, {manifest.precision}: largest error "
+        f"{receipt.largest_error:.1e}, smallest cosine {receipt.smallest_cosine:.6f} against "
+        "PyTorch in float32"
     )
     print(found)
+
+
+def intact_artifact(wanted: Recipe, cache: Path) -> Path | None:
+    """The cached artifact; None, said on standard error, if it is damaged: it is made again."""
+    found = find_artifact(wanted, cache)
+    if found is None:
+        return None
+    try:
+        return Artifact.open(found).folder
+    except ArtifactError as error:
+        Console(stderr=True).print(f"[yellow]making it again:[/] {error}", highlight=False)
+        return None
 
 
 def with_progress(name: str, work: Work) -> Path:

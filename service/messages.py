@@ -77,6 +77,16 @@ class GenerationChunk:
     finish_reason: FinishReason | None = None
 
 
+def join(chunks: Sequence[GenerationChunk]) -> GenerationChunk:
+    """Consecutive chunks of a generation as one."""
+    return GenerationChunk(
+        text="".join(chunk.text for chunk in chunks),
+        token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
+        logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
+        finish_reason=chunks[-1].finish_reason if chunks else None,
+    )
+
+
 class Generation(Protocol):
     """A running generation. `aclose` cancels it and frees its slot; it is safe to call twice."""
 

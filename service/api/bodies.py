@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -15,6 +16,9 @@ from service.errors import BodyTooLarge, InvalidRequest
 
 SHOWN_CHARACTERS = 60
 SHOWN_ERRORS = 3
+# An error is noted for each unknown key, and a body of the largest size has room for a million:
+# that would hold the event loop for seconds. Lists stop at their first error by themselves.
+MAX_KEYS = 50_000
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -44,6 +48,8 @@ async def read(request: Request, kind: type[Body], limits: BodyLimits) -> Body:
     """
     _require_json(request)
     raw = await _read_bytes(request, limits)
+    if raw.count(b'":') > MAX_KEYS:
+        raise InvalidRequest(f"the body has more keys than any request; at most {MAX_KEYS}")
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
@@ -150,11 +156,13 @@ def _path(location: Sequence[int | str]) -> str | None:
         elif not part.startswith("<"):
             # Tags of unions are written <so>: they are no part of the client's JSON.
             part = part if len(part) <= SHOWN_CHARACTERS else part[:SHOWN_CHARACTERS] + "…"
+            # Half a surrogate pair in a key can't be written in the answer.
+            part = part.encode("utf-8", "backslashreplace").decode()
             path += f".{part}" if path else part
     return path or None
 
 
 def _shortened(value: object) -> str:
     # Cut before it is written out: the value may be as large as the body.
-    shown = repr(value[:SHOWN_CHARACTERS] if isinstance(value, str) else value)
+    shown = repr(value[:SHOWN_CHARACTERS]) if isinstance(value, str) else reprlib.repr(value)
     return shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"

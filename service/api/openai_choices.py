@@ -20,16 +20,6 @@ class Choice(Protocol):
         ...
 
 
-def joined(chunks: Sequence[GenerationChunk]) -> GenerationChunk:
-    """All chunks of a generation as one."""
-    return GenerationChunk(
-        text="".join(chunk.text for chunk in chunks),
-        token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
-        logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
-        finish_reason=chunks[-1].finish_reason if chunks else None,
-    )
-
-
 class CompletionChoice:
     """A choice of `/v1/completions`. `prefix` is put before the text (`echo`)."""
 

@@ -10,13 +10,13 @@ from starlette.responses import Response
 
 from service.api import bodies
 from service.api.exchange import exchange_of, unless_disconnected
-from service.api.openai_choices import ChatChoice, Choice, CompletionChoice, joined
+from service.api.openai_choices import ChatChoice, Choice, CompletionChoice
 from service.api.openai_sampling import chat_sampling, completion_sampling, for_choice
 from service.api.openai_types import ChatBody, CompletionsBody, SamplingBody
 from service.api.responses import json_response
 from service.api.streaming import EventStream, Generations, event
 from service.errors import InvalidRequest
-from service.messages import GenerationChunk, GenerationModel, Sampling, TokenIds
+from service.messages import GenerationChunk, GenerationModel, Sampling, TokenIds, join
 from service.registry import Registry
 from service.tokenizing import TextInput, Tokenizing
 
@@ -170,7 +170,7 @@ async def whole_answer(generations: Generations, job: Job) -> Response:
     async with aclosing(generations.chunks()) as arriving:
         async for index, chunk in arriving:
             chunks[index].append(chunk)
-    wholes = [joined(of_choice) for of_choice in chunks]
+    wholes = [join(of_choice) for of_choice in chunks]
     usage = Usage(job.prompt_tokens, sum(len(whole.token_ids) for whole in wholes))
     choices = [choice.whole(whole) for choice, whole in zip(job.choices, wholes, strict=True)]
     return json_response(

@@ -29,6 +29,10 @@ def _input_kind(value: object) -> str | None:
     return None
 
 
+# A body has room for millions of wrong items, and noting each would hold the event loop.
+STOP_AT_FIRST = Field(fail_fast=True)
+
+
 def _text_or_list(value: object) -> str | None:
     if isinstance(value, str):
         return "<text>"
@@ -39,9 +43,13 @@ def _text_or_list(value: object) -> str | None:
 # of 10 MB, and told a client what is wrong with all four.
 Texts: TypeAlias = Annotated[
     Annotated[str, Tag("<text>")]
-    | Annotated[list[str], Tag("<texts>")]
-    | Annotated[list[int], Tag("<token ids>")]
-    | Annotated[list[list[int]], Tag("<token id lists>")],
+    | Annotated[list[str], STOP_AT_FIRST, Tag("<texts>")]
+    | Annotated[list[int], STOP_AT_FIRST, Tag("<token ids>")]
+    | Annotated[
+        list[Annotated[list[int], STOP_AT_FIRST]],
+        STOP_AT_FIRST,
+        Tag("<token id lists>"),
+    ],
     Discriminator(
         _input_kind,
         custom_error_type="input_kind",
@@ -56,7 +64,7 @@ ModelName: TypeAlias = Annotated[
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=1000)]
 StopStrings: TypeAlias = Annotated[
     Annotated[StopString, Tag("<text>")]
-    | Annotated[list[StopString], Field(max_length=4), Tag("<list>")],
+    | Annotated[list[StopString], STOP_AT_FIRST, Field(max_length=4), Tag("<list>")],
     Discriminator(
         _text_or_list,
         custom_error_type="stop_kind",
@@ -153,7 +161,7 @@ class Message(RequestBody):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
-        Annotated[str, Tag("<text>")] | Annotated[list[TextPart], Tag("<list>")],
+        Annotated[str, Tag("<text>")] | Annotated[list[TextPart], STOP_AT_FIRST, Tag("<list>")],
         Discriminator(
             _text_or_list,
             custom_error_type="content_kind",
@@ -177,7 +185,7 @@ class Message(RequestBody):
 class ChatBody(SamplingBody):
     """`POST /v1/chat/completions`."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], STOP_AT_FIRST] = Field(min_length=1)
     max_completion_tokens: int | None = Field(
         None, ge=1, le=INT64_MAX, description="Most tokens to generate; unless given, all left."
     )

@@ -26,6 +26,7 @@ from service.messages import (
     Sampling,
     TokenIds,
     TokenLogprob,
+    join,
 )
 
 Clock = Callable[[], float]
@@ -86,16 +87,6 @@ class Stream:
         """Called on the event loop."""
         self.error = error
         self.arrived.set()
-
-
-def join(chunks: list[GenerationChunk]) -> GenerationChunk:
-    """Consecutive chunks as one."""
-    return GenerationChunk(
-        text="".join(chunk.text for chunk in chunks),
-        token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
-        logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
-        finish_reason=chunks[-1].finish_reason,
-    )
 
 
 @dataclass(eq=False)

@@ -36,10 +36,6 @@ class Slots:
         """Tokens that one row holds."""
         return self._decoder.capacity
 
-    def cached_tokens(self, rows: Rows[int]) -> int:
-        """Tokens in the given rows, all together."""
-        return int(self._lengths[list(rows)].sum())
-
     def clear(self, row: int) -> None:
         """Start a row anew."""
         self._lengths[row] = 0

@@ -1,14 +1,11 @@
 """Tiny checkpoints through the whole pipeline, at every precision; then the invariants."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers
-from transformers import BertModel, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from export.artifact import Artifact, Precision
 from export.catalogue import find_artifact, recipe
@@ -16,22 +13,20 @@ from export.pipeline import export
 from export.session import CachedSession, Provider, Session, reproduces_golden
 from service.engines.pooling import pack
 from service.engines.slots import Slots
-from tests.support.checkpoints import draw_widely, tiny_bert_config, tiny_llama_config
+from tests.support.checkpoints import (
+    VOCAB,
+    draw_widely,
+    save_tiny_bert,
+    tiny_llama_config,
+    write_tokenizer,
+)
 from tests.support.reports import silent
 
-VOCAB, ROWS, CAPACITY = 60, 4, 40
+ROWS, CAPACITY = 4, 40
 # Relative to the largest magnitude. fp32: another order of sums. fp16: 11 bits through two layers.
 # int8: the same integers whatever the company; only attention, in float32, sums differently, and
 # a unit of rounding may then fall to the other side: 1% of a row's largest activation.
 TOLERANCE = {Precision.FP32: 1e-5, Precision.FP16: 2e-2, Precision.INT8: 3e-2}
-
-
-def write_tokenizer(folder: Path) -> None:
-    """One token a letter of a small alphabet, and one for the rest."""
-    words = {"?": 0, **{chr(33 + n + 31): n for n in range(1, VOCAB)}}
-    backend = Backend(models.WordLevel(words, unk_token="?"))
-    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    backend.save(str(folder / "tokenizer.json"))
 
 
 @pytest.fixture(scope="module", params=list(Precision))
@@ -42,9 +37,7 @@ def precision(request: pytest.FixtureRequest) -> Precision:
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory, precision: Precision) -> Artifact:
     folder = tmp_path_factory.mktemp("bert")
-    config = tiny_bert_config(hidden_size=64, max_position_embeddings=512)
-    draw_widely(BertModel(config)).save_pretrained(folder)
-    write_tokenizer(folder)
+    save_tiny_bert(folder)
     wanted = recipe(str(folder), precision, name="tiny")
     cache = folder.with_name(f"{folder.name}-cache")
     assert find_artifact(wanted, cache) is None

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.artifact import Artifact
-from export.session import CachedSession, Provider, Session, physical_threads
+from export.session import CachedSession, Provider, Session, usable_cores
 from model_core.tokenization import Tokenizer
 from service.engines.generation import GenerationEngine
 from service.engines.pooling import pack
@@ -34,7 +34,7 @@ def test_an_embedding_is_the_same_alone_and_in_every_batch(
     fixture: str, request: pytest.FixtureRequest
 ) -> None:
     artifact: Artifact = request.getfixturevalue(fixture)
-    session = Session(artifact.graph, Provider.CPU, physical_threads())
+    session = Session(artifact.graph, Provider.CPU, usable_cores())
     token_types = "token_type_ids" in artifact.manifest.inputs
 
     def embed(texts: list[list[int]]) -> NDArray[np.float32]:
@@ -65,7 +65,7 @@ def generator(request: pytest.FixtureRequest) -> Iterator[tuple[GenerationEngine
     artifact: Artifact = request.getfixturevalue(request.param)
     layout = artifact.manifest.cache
     assert layout is not None
-    session = Session(artifact.graph, Provider.CPU, physical_threads())
+    session = Session(artifact.graph, Provider.CPU, usable_cores())
     slots = Slots(CachedSession(session, layout, WIDEST, CAPACITY), WIDEST)
     tokenizer = Tokenizer.load(artifact.folder)
     engine = GenerationEngine(
@@ -125,7 +125,7 @@ def test_logits_are_the_same_at_every_width_and_in_every_slot(
     artifact: Artifact = request.getfixturevalue(fixture)
     layout = artifact.manifest.cache
     assert layout is not None
-    session = Session(artifact.graph, Provider.CPU, physical_threads())
+    session = Session(artifact.graph, Provider.CPU, usable_cores())
     slots = Slots(CachedSession(session, layout, WIDEST, CAPACITY), WIDEST)
     tokenizer = Tokenizer.load(artifact.folder)
     prompt = tokenizer.encode("The quick brown fox jumps over")

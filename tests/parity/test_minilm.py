@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import BertModel
 
 from export.artifact import Artifact
-from export.session import Provider, Session, physical_threads
+from export.session import Provider, Session, usable_cores
 from model_core.tokenization import Tokenizer
 from service.engines.pooling import pack
 from tests.support.texts import prose
@@ -58,7 +58,7 @@ def expected(texts: list[list[int]], minilm_files: Mapping[str, Path]) -> NDArra
 
 
 def embed(artifact: Artifact, texts: list[list[int]]) -> NDArray[np.float32]:
-    session = Session(artifact.graph, Provider.CPU, physical_threads())
+    session = Session(artifact.graph, Provider.CPU, usable_cores())
     groups = [texts[start : start + 20] for start in range(0, len(texts), 20)]
     outputs = [
         session.run(pack(group, token_types="token_type_ids" in artifact.manifest.inputs),

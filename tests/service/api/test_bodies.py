@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from httpx import AsyncClient, Response
 
+from service.api import bodies
 from tests.support.service import client_of, served
 
 EMBED = {"model": "embedder", "input": "a text"}
@@ -295,6 +296,7 @@ async def test_a_body_that_does_not_arrive_is_a_408() -> None:
     [
         (b'{"model": "embedder", "input": "\\ud800"}', "input"),
         (b'{"model": "embedder", "input": ["fine", "half \\udc00"]}', "input[1]"),
+        (b'{"\\ud800": "\\ud800"}', "\\ud800"),
     ],
 )
 async def test_half_a_surrogate_pair_is_refused_by_field(
@@ -307,3 +309,31 @@ async def test_half_a_surrogate_pair_is_refused_by_field(
     error = answer.json()["error"]
     assert error["param"] == field
     assert "surrogate" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"model": "embedder", "input": ["a"' + b",1" * 50_000 + b"]}", "input[1]"),
+        (b'{"model": "embedder", "input": [[1' + b',""' * 50_000 + b"]]}", "input[0][1]"),
+        (b'{"model": "generator", "messages": [{}' + b",{}" * 50_000 + b"]}", "messages[0].role"),
+    ],
+)
+async def test_only_the_first_of_many_wrong_items_is_looked_at(
+    client: AsyncClient, body: bytes, field: str
+) -> None:
+    route = "/v1/chat/completions" if b"messages" in body else "/v1/embeddings"
+    answer = await client.post(route, content=body, headers={"content-type": "application/json"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, field)
+    assert "more" not in error["message"]
+
+
+async def test_a_body_of_nothing_but_keys_is_refused_unread(
+    monkeypatch: pytest.MonkeyPatch, client: AsyncClient
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_KEYS", 10)
+    body = {f"key{number}": number for number in range(20)}
+    answer = await client.post("/v1/embeddings", json=body)
+    assert answer.status_code == 400
+    assert "more keys" in answer.json()["error"]["message"]
