@@ -10,12 +10,12 @@ from export.artifact import Artifact
 from loadtests.service_process import Running, serve
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ray") / "service.log"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(
     minilm_artifact: Artifact, smollm2_artifact: Artifact, ray_log: Path
 ) -> Iterator[Running]:
