@@ -148,7 +148,8 @@ def test_a_client_that_leaves_frees_its_slot(service: Running) -> None:
         "ignore_eos": True,
     }
     with httpx.stream("POST", f"{service.url}/v1/completions", json=body) as stream:
-        next(stream.iter_lines())
+        lines = stream.iter_lines()  # kept: httpx closes the connection with its iterator
+        next(lines)
         assert metric(service, "vllm:num_requests_running") == 1
         left_after = metric(service, "vllm:generation_tokens_total")
     deadline = time.monotonic() + 10
