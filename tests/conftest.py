@@ -12,7 +12,7 @@ import pytest
 from export.artifact import Artifact, Precision
 from export.catalogue import EMBEDDED, find_artifact, recipe
 from export.pipeline import export
-from model_core.checkpoints.errors import SourceError
+from model_core.checkpoints.errors import SourceUnreachable
 from model_core.checkpoints.sources import Located, locate
 from tests.support.reports import silent
 
@@ -26,10 +26,13 @@ def model_cache() -> Path:
 
 
 def located_or_skip(model: str, model_cache: Path) -> Located:
-    """The files of an embedded model; skips, with the reason, where they can't be fetched."""
+    """The files of an embedded model; skips, with the reason, where no network leads to them.
+
+    Anything else that is wrong with them, a digest or a damaged copy, fails.
+    """
     try:
         return locate(EMBEDDED[model].source, cache=model_cache)
-    except SourceError as error:
+    except SourceUnreachable as error:
         pytest.skip(f"{model} can't be fetched: {error}")
 
 

