@@ -14,7 +14,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from model_core.checkpoints.errors import CheckpointError, SourceError
+from model_core.checkpoints.errors import CheckpointError, SourceError, SourceUnreachable
 from model_core.checkpoints.sources import Located, locate
 
 MODEL = {
