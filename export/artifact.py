@@ -8,21 +8,26 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
-GRAPH_DATA = "model.onnx.data"
+ENCODER_GRAPH = "encoder.onnx"
 GOLDEN = "golden.npz"
+
+GRAPH_DATA = f"{GRAPH}.data"
+ENCODER_GRAPH_DATA = f"{ENCODER_GRAPH}.data"
+
+Arrays = dict[str, NDArray[Any]]
 
 
 class ArtifactError(Exception):
@@ -34,6 +39,7 @@ class Kind(StrEnum):
 
     ENCODER = "encoder"
     DECODER = "decoder"
+    ENCODER_DECODER = "encoder-decoder"
 
 
 class Precision(StrEnum):
@@ -50,26 +56,81 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Scoring(StrEnum):
+    """What becomes of a head's scores before they are given out."""
+
+    SOFTMAX = "softmax"  # classes that exclude one another
+    SIGMOID = "sigmoid"  # several may hold at once, or one stands alone
+    IDENTITY = "identity"  # a regression, or a ranking by whatever number
+
+
 class ServedOutput(Strict):
     """One model that the artifact serves: a graph output under a name of its own.
 
-    `labels` are the classes of its scores (none for an embedding); `multi_label` whether several
-    may hold at once (scores through a sigmoid rather than a softmax).
+    An embedding has a `dim`, the length of its vectors; a classifier `labels`, the classes of its
+    scores, and `scoring`. `per_token`: every token of a text has scores, not the text.
     """
 
     name: str
     output: str
+    dim: int | None = None
     labels: tuple[str, ...] = ()
-    multi_label: bool = False
+    scoring: Scoring = Scoring.SOFTMAX
+    per_token: bool = False
+
+
+class Sentence(Strict):
+    """What an embedding model's authors say of its vectors.
+
+    `prompts` are what is put before a text, by name; the one of `default_prompt` goes before
+    every text unless told otherwise. `similarity` is what vectors are meant to be compared by.
+    """
+
+    pooling: tuple[str, ...]
+    prompts: dict[str, str] = {}
+    default_prompt: str | None = None
+    similarity: str = "cosine"
 
 
 class CacheLayout(Strict):
-    """The decoder's cache: `names` of its inputs, each [rows, kv_heads, capacity, head_dim]."""
+    """Keys and values of a decoder: `names` of its inputs, [rows, kv_heads, capacity, head_dim]."""
 
     names: tuple[str, ...]
     kv_heads: int
     head_dim: int
     dtype: str
+
+
+class GenerationDefaults(Strict):
+    """How a model's authors have it generate; the defaults change nothing.
+
+    `decoder_start` is what an encoder-decoder's target begins with. It is empty where there is no
+    encoder: then a request's prompt is the decoder's own. `forced_first` and `forced_last` are the
+    only tokens at the first and the last allowed step, `suppressed` never come; with
+    `renormalize` beams count the probabilities among those that may come. `max_source_tokens`
+    bounds what the encoder reads. `not_applied` names settings of the authors' that would change
+    results and that aren't done here.
+    """
+
+    decoder_start: tuple[int, ...] = ()
+    forced_first: int | None = None
+    forced_last: int | None = None
+    suppressed: tuple[int, ...] = ()
+    beams: int = Field(default=1, ge=1)
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+    renormalize: bool = False
+    not_applied: tuple[str, ...] = ()
+    max_source_tokens: int = 0
+
+    @property
+    def has_source(self) -> bool:
+        """Whether prompts go to an encoder and what is generated stands apart from them."""
+        return bool(self.decoder_start)
+
+
+PLAIN = GenerationDefaults()
+"""A decoder that continues its prompt, by whatever a request asks for."""
 
 
 class Parity(Strict):
@@ -87,8 +148,11 @@ class Parity(Strict):
 
 
 class Manifest(Strict):
-    """What an artifact is. `max_tokens` bounds one text (encoder) or prompt and answer (decoder).
+    """What an artifact is.
 
+    `max_tokens` bounds one text (encoder), prompt and answer (decoder), or the target with its
+    start (encoder-decoder). `inputs` and `outputs` are those of `model.onnx`; `cache` is its
+    self-attention's, `cross` what it reads of the encoder, whose outputs have the same names.
     `files` has the sha256 of every other file; `config` is the full `TransformerConfig`.
     """
 
@@ -104,14 +168,30 @@ class Manifest(Strict):
     vocab_size: int
     max_tokens: int
     cache: CacheLayout | None = None
-    pooling: str | None = None
-    normalized: bool = False
+    cross: CacheLayout | None = None
+    generation: GenerationDefaults = PLAIN
+    sentence: Sentence | None = None
     source: str
     licence: str
     created: int
     tools: dict[str, str]
     parity: Parity
     files: dict[str, str]
+
+    @model_validator(mode="after")
+    def _require_what_the_kind_needs(self) -> Self:
+        generates = self.kind is not Kind.ENCODER
+        has_source = self.kind is Kind.ENCODER_DECODER
+        if (self.cache is not None) != generates:
+            raise ValueError(f"cache is for what generates, and {self.kind} is the kind")
+        if (self.cross is not None) != has_source or self.generation.has_source != has_source:
+            raise ValueError(
+                f"cross and generation.decoder_start are for an {Kind.ENCODER_DECODER}, "
+                f"and {self.kind} is the kind"
+            )
+        if has_source and self.generation.max_source_tokens < 1:
+            raise ValueError("generation.max_source_tokens is needed, and at least 1")
+        return self
 
 
 class Artifact:
@@ -142,10 +222,31 @@ class Artifact:
         """The ONNX graph; its weights stand beside it."""
         return self.folder / GRAPH
 
-    def golden(self) -> dict[str, NDArray[np.generic]]:
-        """Inputs by name and outputs as `expected_<name>`, from the machine that exported."""
-        with np.load(self.folder / GOLDEN, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+    def golden(self, graph: str = GRAPH) -> tuple[Arrays, Arrays]:
+        """Inputs and outputs of a graph by name, from the machine that exported."""
+        with np.load(self.folder / GOLDEN, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        inputs, outputs = (
+            {name.removeprefix(at): arrays[name] for name in arrays if name.startswith(at)}
+            for at in golden_places(graph)
+        )
+        return inputs, outputs
+
+
+def golden_places(graph: str) -> tuple[str, str]:
+    """What `golden.npz` puts before the names of a graph's inputs, and of its outputs."""
+    stem = Path(graph).stem
+    return f"{stem}/inputs/", f"{stem}/outputs/"
+
+
+def write_golden(folder: Path, graphs: Mapping[str, tuple[Arrays, Arrays]]) -> None:
+    """Write `golden.npz`: inputs and outputs of each graph, which a replica has to reproduce."""
+    stored: Arrays = {}
+    for graph, parts in graphs.items():
+        for place, arrays in zip(golden_places(graph), parts, strict=True):
+            stored |= {place + name: array for name, array in arrays.items()}
+    save: Any = np.savez_compressed
+    save(folder / GOLDEN, **stored)
 
 
 def read_manifest(folder: Path) -> Manifest:

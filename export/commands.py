@@ -58,6 +58,11 @@ def export_command(
         f"{receipt.largest_error:.1e}, smallest cosine {receipt.smallest_cosine:.6f} against "
         "PyTorch in float32"
     )
+    if manifest.generation.not_applied:
+        Console(stderr=True).print(
+            "[yellow]not applied:[/] generation settings of the checkpoint: "
+            f"{', '.join(manifest.generation.not_applied)}"
+        )
     print(found)
 
 

@@ -14,14 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.artifact import CacheLayout, Parity, Precision
-from export.graphs import EncoderOutput, read_outputs
+from export.artifact import Arrays, CacheLayout, Parity, Precision
+from export.graphs import TextOutput
 from export.session import Provider, Session, usable_cores
-from model_core.attention import Explicit, Padded, attend_by
-from model_core.config import TransformerConfig
+from model_core.attention import Explicit, Padded, attend_by, cut_heads
+from model_core.config import StackConfig
 from model_core.transformer import Transformer
-
-Arrays = dict[str, NDArray[Any]]
 
 PROBES = (
     "time flies like an arrow",
@@ -61,17 +59,25 @@ class Golden:
     expected: Arrays
 
 
-def encoder_golden(
-    transformer: Transformer, outputs: Sequence[EncoderOutput], texts: Sequence[Sequence[int]]
-) -> Golden:
-    """All `texts` (token ids) as one packed batch."""
+def padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids as right-padded rows [B, S], and which are real."""
+    rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(list(text)) for text in texts], True)
     lengths = torch.tensor([len(text) for text in texts])
-    rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], True)
-    mask = torch.arange(rows.shape[1]) < lengths[:, None]
+    return rows, torch.arange(rows.shape[1]) < lengths[:, None]
+
+
+def read(transformer: Transformer, rows: Tensor, mask: Tensor) -> Tensor:
+    """Hidden states [B, S, E] of the stack that reads, with explicit attention."""
     attend_by(transformer, Explicit())
+    layout = Padded.of(rows, mask)
     with torch.inference_mode():
-        hidden = transformer.encode(rows, Padded.of(rows, mask))
-        results = read_outputs(hidden, lengths, outputs)
+        if transformer.encoder is not None:
+            return transformer.encode(rows, layout)
+        return transformer.decode(rows, layout)
+
+
+def packed_feeds(transformer: Transformer, rows: Tensor, mask: Tensor) -> Arrays:
+    """The inputs of a graph of packed texts, all `rows` as one batch."""
     flat = mask.flatten().nonzero().flatten()
     packed = torch.zeros(mask.numel(), dtype=torch.int64)
     packed[flat] = torch.arange(len(flat))
@@ -81,12 +87,25 @@ def encoder_golden(
         "position_ids": positions.flatten()[flat].numpy(),
         "padded_from_packed": packed.view_as(rows).numpy(),
         "packed_from_padded": flat.numpy(),
-        "lengths": lengths.numpy(),
+        "lengths": mask.sum(1).numpy(),
     }
-    if transformer.config.embedding.token_types:
+    if transformer.config.stacks[0].embedding.token_types:
         feeds["token_type_ids"] = np.zeros(len(flat), np.int64)
-    named = zip(outputs, results, strict=True)
-    return Golden(feeds, {output.name: result.numpy() for output, result in named})
+    return feeds
+
+
+def encoder_golden(
+    transformer: Transformer, outputs: Sequence[TextOutput], texts: Sequence[Sequence[int]]
+) -> Golden:
+    """All `texts` (token ids) as one packed batch."""
+    rows, mask = padded(texts)
+    hidden_BSE = read(transformer, rows, mask)
+    with torch.inference_mode():
+        found = {
+            output.name: output(hidden_BSE[mask], hidden_BSE, mask.sum(1)).numpy()
+            for output in outputs
+        }
+    return Golden(packed_feeds(transformer, rows, mask), found)
 
 
 def decoder_golden(
@@ -97,14 +116,64 @@ def decoder_golden(
     attend_by(transformer, Explicit())
     with torch.inference_mode():
         logits: Tensor = head(transformer.decode(token_ids, Padded.of(token_ids))[0])
-    empty = np.zeros((1, cache.kv_heads, len(prompt), cache.head_dim), cache.dtype)
-    feeds: Arrays = {
+    return Golden(prompt_feeds(token_ids, cache), {"logits": logits.numpy()})
+
+
+def prompt_feeds(token_ids: Tensor, cache: CacheLayout) -> Arrays:
+    """One row [1, S] in an empty cache, all of its positions asked for."""
+    shape = (1, cache.kv_heads, token_ids.shape[1], cache.head_dim)
+    return {
         "input_ids": token_ids.numpy(),
         "lengths": np.zeros(1, np.int64),
-        "logit_index": np.arange(len(prompt)),
-        **dict.fromkeys(cache.names, empty),
+        "logit_index": np.arange(token_ids.shape[1]),
+        **{name: np.zeros(shape, cache.dtype) for name in cache.names},
     }
+
+
+def source_golden(
+    transformer: Transformer, texts: Sequence[Sequence[int]], cross: CacheLayout
+) -> Golden:
+    """What the decoder will read of all `texts`, as one packed batch."""
+    rows, mask = padded(texts)
+    feeds = packed_feeds(transformer, rows, mask)
+    hidden_TE = read(transformer, rows, mask)[mask]
+    return Golden(feeds, cross_arrays(transformer, hidden_TE, feeds["padded_from_packed"], cross))
+
+
+def target_golden(
+    transformer: Transformer,
+    head: nn.Module,
+    source: Sequence[int],
+    target: Sequence[int],
+    cache: CacheLayout,
+    cross: CacheLayout,
+) -> Golden:
+    """One target in an empty cache, beside the source that it looks at."""
+    rows, mask = padded([source])
+    memory = read(transformer, rows, mask)
+    token_ids = torch.tensor([list(target)])
+    with torch.inference_mode():
+        layout = Padded.of(token_ids, memory=Padded.of(rows))
+        logits: Tensor = head(transformer.decode(token_ids, layout, memory)[0])
+    feeds = prompt_feeds(token_ids, cache)
+    feeds["source_lengths"] = np.array([len(source)])
+    feeds |= cross_arrays(transformer, memory[0], np.arange(len(source))[None], cross)
     return Golden(feeds, {"logits": logits.numpy()})
+
+
+def cross_arrays(
+    transformer: Transformer,
+    hidden_TE: Tensor,
+    padded_from_packed: NDArray[np.int64],
+    cross: CacheLayout,
+) -> Arrays:
+    """Keys and values [B, G, S, D] of each decoder layer's cross-attention."""
+    place = torch.from_numpy(padded_from_packed)  # pyright: ignore[reportUnknownMemberType]
+    with torch.inference_mode():
+        projected = transformer.project_memory(hidden_TE)
+    flat = [x for pair in zip(projected.keys, projected.values, strict=True) for x in pair]
+    heads = [cut_heads(x_TE[place], cross.head_dim).transpose(1, 2) for x_TE in flat]
+    return {name: x.numpy().astype(cross.dtype) for name, x in zip(cross.names, heads, strict=True)}
 
 
 def check(graph: Path, golden: Golden, precision: Precision) -> tuple[Parity, Arrays]:
@@ -120,8 +189,8 @@ def check(graph: Path, golden: Golden, precision: Precision) -> tuple[Parity, Ar
         agreement = float(same.mean())
     if not error <= LARGEST_ERROR[precision] or not cosine >= SMALLEST_COSINE[precision]:
         raise ParityError(
-            f"the exported graph differs from PyTorch: largest error {error:.2e} (at most "
-            f"{LARGEST_ERROR[precision]:.0e}), smallest cosine {cosine:.6f} (at least "
+            f"the exported graph {graph.name} differs from PyTorch: largest error {error:.2e} (at "
+            f"most {LARGEST_ERROR[precision]:.0e}), smallest cosine {cosine:.6f} (at least "
             f"{SMALLEST_COSINE[precision]}) at {precision}"
         )
     receipt = Parity(
@@ -131,6 +200,17 @@ def check(graph: Path, golden: Golden, precision: Precision) -> tuple[Parity, Ar
         processor=processor(),
     )
     return receipt, found
+
+
+def worst(receipts: Sequence[Parity]) -> Parity:
+    """One receipt for several graphs: the largest error, the smallest cosine and agreement."""
+    agreements = [r.top1_agreement for r in receipts if r.top1_agreement is not None]
+    return Parity(
+        largest_error=max(receipt.largest_error for receipt in receipts),
+        smallest_cosine=min(receipt.smallest_cosine for receipt in receipts),
+        top1_agreement=min(agreements, default=None),
+        processor=receipts[0].processor,
+    )
 
 
 def relative_error(found: NDArray[Any], expected: NDArray[Any]) -> float:
@@ -150,11 +230,11 @@ def processor() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def vocabulary_bound(config: TransformerConfig, texts: Sequence[Sequence[int]]) -> None:
+def require_vocabulary(stack: StackConfig, texts: Sequence[Sequence[int]]) -> None:
     """Refuse a tokenizer that gives ids which the model has no embedding for."""
     largest = max((max(text) for text in texts if text), default=0)
-    if largest >= config.embedding.vocab_size:
+    if largest >= stack.embedding.vocab_size:
         raise ParityError(
             f"the tokenizer gives token id {largest}, the model has only "
-            f"{config.embedding.vocab_size} embeddings; do they belong together?"
+            f"{stack.embedding.vocab_size} embeddings; do they belong together?"
         )

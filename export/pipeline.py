@@ -7,27 +7,27 @@ for → the task's graph → `torch.onnx.export` → passes → parity against P
 import logging
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 
 from export import parity
 from export.artifact import (
     FORMAT_VERSION,
-    GOLDEN,
     GRAPH,
-    GRAPH_DATA,
+    Arrays,
     Kind,
     Manifest,
+    Parity,
     Precision,
+    Sentence,
     digests,
+    write_golden,
     write_manifest,
     writing,
 )
@@ -40,19 +40,19 @@ from export.plans import default_precision, make_plan, wanted_heads
 from model_core.attention import Explicit
 from model_core.checkpoints.gguf_metadata import read_gguf_metadata
 from model_core.checkpoints.load import describe, load
+from model_core.checkpoints.sentence_transformers import read_sentence_config
 from model_core.checkpoints.sources import Located, locate
+from model_core.sentence_config import SentenceConfig
 from model_core.tokenization import Tokenizer
 
 OPSET = 24
-EXACT_PRODUCTS: Mapping[Kind, tuple[str, ...]] = {
-    # Short texts have few tokens to average errors over: of 232 texts, most of a word or two, the
-    # worst cosine of MiniLM is 0.994 with these in float32, 0.982 without.
-    Kind.ENCODER: ("attention.value", "feed_forward.down"),
-    # What int8 activations cost SmolLM2 most: its queries and keys, the second feed-forward
-    # product (one column in a thousand is 100 times the others) and the head, where near-ties are
-    # decided. Teacher-forced top-1 agreement with these in float32 is 97%, without them 92%.
-    Kind.DECODER: ("attention.query", "feed_forward.down", "head."),
-}
+EXACT_READING = ("attention.value", "feed_forward.down")
+"""Short texts have few tokens to average errors over: of 232 texts, most of a word or two, the
+worst cosine of MiniLM is 0.994 with these in float32, 0.982 without."""
+EXACT_WRITING = ("attention.query", "feed_forward.down", "head.")
+"""What int8 activations cost SmolLM2 most: its queries and keys, the second feed-forward product
+(one column in a thousand is 100 times the others) and the head, where near-ties are decided.
+Teacher-forced top-1 agreement with these in float32 is 97%, without them 92%."""
 Report = Callable[[str, float], None]
 """Told what is being done, and which share of the whole was done before (0 to 1)."""
 
@@ -65,23 +65,35 @@ def export(recipe: Recipe, cache: Path, report: Report, output: Path | None = No
     report(f"finding {recipe.name}", 0.0)
     located = locate(recipe.source, cache=cache)
     tokenizer = read_tokenizer(located)
+    # What a text is like before it is tokenized, an embedding model's authors may say.
+    sentence = read_sentence_config(located)
+    if sentence is not None and sentence.lowercase:
+        tokenizer = tokenizer.lowercased()
     report("reading weights", 0.2)
     description = describe(located)
-    loaded = load(located, Explicit(), wanted_heads(description))
+    loaded = load(located, Explicit(), wanted_heads(description, located))
     precision = recipe.precision or default_precision(loaded, cuda=recipe.cuda)
     plan = make_plan(recipe, located, loaded, tokenizer, precision)
 
     target = output or artifact_folder(recipe, cache)
     with writing(target) as folder:
-        report("tracing the graph", 0.4)
-        model = trace(plan.spec)
-        report(f"rewriting it for {precision}", 0.6)
-        apply_passes(model, plan.kind, precision)
-        save_graph(model, folder)
-        report("comparing it with PyTorch", 0.75)
-        receipt, found = parity.check(folder / GRAPH, plan.golden, precision)
-        expected = {f"expected_{name}": array for name, array in found.items()}
-        write_golden(folder, plan.golden.feeds | expected)
+        receipts: list[Parity] = []
+        golden: dict[str, tuple[Arrays, Arrays]] = {}
+        for place, (file, graph) in enumerate(plan.graphs.items()):
+
+            def step(what: str, done: float, place: int = place) -> None:
+                report(what, 0.3 + (place + done) / len(plan.graphs) * 0.6)
+
+            step("tracing the graph", 0.0)
+            model = trace(graph.spec)
+            step(f"rewriting it for {precision}", 0.3)
+            apply_passes(model, plan.kind, file, precision)
+            save_graph(model, folder, file)
+            step("comparing it with PyTorch", 0.6)
+            receipt, found = parity.check(folder / file, graph.golden, precision)
+            receipts.append(receipt)
+            golden[file] = (graph.golden.feeds, found)
+        write_golden(folder, golden)
         tokenizer.save(folder)
         report("writing the manifest", 0.95)
         manifest = Manifest(
@@ -91,19 +103,20 @@ def export(recipe: Recipe, cache: Path, report: Report, output: Path | None = No
             family=description.family.names[0],
             config=loaded.config.to_dict(),
             precision=precision,
-            inputs=tuple(plan.spec.inputs),
-            outputs=plan.spec.outputs,
+            inputs=tuple(plan.graphs[GRAPH].spec.inputs),
+            outputs=plan.graphs[GRAPH].spec.outputs,
             served=plan.served,
-            vocab_size=loaded.config.embedding.vocab_size,
+            vocab_size=plan.vocab_size,
             max_tokens=plan.max_tokens,
             cache=plan.cache,
-            pooling=plan.pooling.mode if plan.pooling else None,
-            normalized=plan.pooling.normalize if plan.pooling else False,
+            cross=plan.cross,
+            generation=plan.generation,
+            sentence=sentence_of(plan.sentence),
             source=located.source,
             licence=located.licence,
             created=int(time.time()),
             tools={name: version(name) for name in ("torch", "onnxscript", "onnxruntime-gpu")},
-            parity=receipt,
+            parity=parity.worst(receipts),
             files=digests(folder),
         )
         write_manifest(folder, manifest)
@@ -111,15 +124,21 @@ def export(recipe: Recipe, cache: Path, report: Report, output: Path | None = No
     return target
 
 
-def save_graph(model: ir.Model, folder: Path) -> None:
+def sentence_of(config: SentenceConfig | None) -> Sentence | None:
+    """What the manifest says of an embedding model's vectors."""
+    if config is None:
+        return None
+    return Sentence(
+        pooling=config.pooling,
+        prompts=dict(config.prompts),
+        default_prompt=config.default_prompt,
+        similarity=config.similarity,
+    )
+
+
+def save_graph(model: ir.Model, folder: Path, file: str) -> None:
     """The graph, with its weights in a file that the runtime maps rather than copies."""
-    cast("Any", ir).save(model, folder / GRAPH, external_data=GRAPH_DATA)
-
-
-def write_golden(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """The golden inputs and outputs, which a replica reproduces before it is ready."""
-    save: Any = np.savez_compressed
-    save(folder / GOLDEN, **arrays)
+    cast("Any", ir).save(model, folder / file, external_data=f"{file}.data")
 
 
 def read_tokenizer(located: Located) -> Tokenizer:
@@ -162,9 +181,10 @@ def quiet() -> Generator[None]:
         logger.setLevel(before)
 
 
-def apply_passes(model: ir.Model, kind: Kind, precision: Precision) -> None:
-    """What the kind and the precision ask of the graph, in place."""
-    if kind is Kind.DECODER:
+def apply_passes(model: ir.Model, kind: Kind, file: str, precision: Precision) -> None:
+    """What the graph's role and the precision ask of it, in place."""
+    is_decoder = kind is not Kind.ENCODER and file == GRAPH
+    if is_decoder:
         merge_products(model)
     if precision is Precision.INT8:
-        quantize_products(model, exact=EXACT_PRODUCTS[kind])
+        quantize_products(model, exact=EXACT_WRITING if is_decoder else EXACT_READING)

@@ -1,160 +1,339 @@
-"""What is exported of a checkpoint: its graph, the reference to hold it to, what it serves."""
+"""What is exported of a checkpoint: its graphs, the references to hold them to, what they serve."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
 from export import calibration, parity
-from export.artifact import CacheLayout, Kind, Precision, ServedOutput
+from export.artifact import (
+    ENCODER_GRAPH,
+    GRAPH,
+    PLAIN,
+    CacheLayout,
+    GenerationDefaults,
+    Kind,
+    Precision,
+    Scoring,
+    ServedOutput,
+)
 from export.attention import CachedAttention, Ragged
 from export.catalogue import ExtraHead, Recipe
 from export.graphs import (
-    SENTENCE_EMBEDDING,
-    EncoderOutput,
     GraphSpec,
+    TextOutput,
     cache_names,
+    cross_attention,
+    cross_names,
     decoder_spec,
     encoder_spec,
+    source_spec,
+    writing_stack,
 )
 from export.smoothing import smooth
 from model_core.attention import attend_by
 from model_core.checkpoints.errors import CheckpointError
+from model_core.checkpoints.generation import read_generation
 from model_core.checkpoints.load import Description, Loaded, read_json
 from model_core.checkpoints.readers import SafetensorsReader
-from model_core.checkpoints.sentence_transformers import SentencePooling, read_pooling
+from model_core.checkpoints.sentence_transformers import (
+    load_sentence_embedder,
+    read_score_activation,
+    read_sentence_config,
+)
 from model_core.checkpoints.sources import Located
-from model_core.heads import PoolingMode, SequenceClassifier
+from model_core.config import AttentionConfig, StackConfig
+from model_core.heads import Classifier, LanguageModelHead
+from model_core.pooling import SentenceEmbedder
+from model_core.sentence_config import SentenceConfig, VectorActivation
 from model_core.tokenization import Tokenizer
 
+SENTENCE_EMBEDDING = "sentence_embedding"
 CLASS_SCORES = "class_scores"
+TOKEN_SCORES = "token_scores"  # noqa: S105 (of tokens of text)
+GENERATES = ("language_model", "seq2seq")
+"""The heads that write text."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphPlan:
+    """A graph to make, and what PyTorch gives for some inputs of it."""
+
+    spec: GraphSpec
+    golden: parity.Golden
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be exported: the graph, the reference to hold it to, and what it serves."""
+    """What will be exported: graphs by file name, and what they serve."""
 
     kind: Kind
-    spec: GraphSpec
-    golden: parity.Golden
+    graphs: Mapping[str, GraphPlan]
     served: tuple[ServedOutput, ...]
+    vocab_size: int
     max_tokens: int
     cache: CacheLayout | None = None
-    pooling: SentencePooling | None = None
+    cross: CacheLayout | None = None
+    generation: GenerationDefaults = PLAIN
+    sentence: SentenceConfig | None = None
 
 
-def wanted_heads(description: Description) -> tuple[str, ...]:
-    """The heads to load: a language model for a decoder, a classifier where one is trained."""
-    if "language_model" in description.family.heads:
-        return ("language_model",)
-    architectures: list[str] = description.fields.values.get("architectures") or []
-    classifies = any(name.endswith("ForSequenceClassification") for name in architectures)
-    return ("sequence_classifier",) if classifies else ()
+def wanted_heads(description: Description, located: Located) -> tuple[str, ...]:
+    """The head to load: the one that the checkpoint was saved with.
+
+    A sentence-transformers checkpoint has none, whatever it was made of. One that says nothing (a
+    GGUF file) or goes by an old name of a class is taken to write text, where its family can.
+    """
+    family = description.family
+    if read_sentence_config(located) is not None:
+        return ()
+    for name, head in family.heads.items():
+        if head.architecture in description.architectures:
+            return (name,)
+    if family.architecture in description.architectures:
+        return ()
+    return tuple(name for name in GENERATES if name in family.heads)
 
 
 def default_precision(loaded: Loaded, *, cuda: bool) -> Precision:
     """fp16 on CUDA; on the CPU int8 for generation, which is bound by memory, and fp32 else."""
     if cuda:
         return Precision.FP16
-    return Precision.INT8 if loaded.config.decoder is not None else Precision.FP32
+    return Precision.INT8 if writes(loaded) else Precision.FP32
+
+
+def writes(loaded: Loaded) -> bool:
+    """Whether the checkpoint is one that generates."""
+    return any(isinstance(head, LanguageModelHead) for head in loaded.model.heads.values())
 
 
 def make_plan(
     recipe: Recipe, located: Located, loaded: Loaded, tokenizer: Tokenizer, precision: Precision
 ) -> Plan:
-    """The plan for what the checkpoint is: an encoder or a decoder."""
+    """The plan for what the checkpoint is: one that reads texts, or that writes them."""
     config = loaded.config
-    if config.encoder is not None and config.decoder is not None:
-        raise CheckpointError("encoder-decoder checkpoints can't be exported yet")
-    if config.encoder is None:
-        return plan_decoder(recipe, loaded, tokenizer, precision)
-    return plan_encoder(recipe, located, loaded, tokenizer, precision)
+    if not writes(loaded):
+        if len(config.stacks) > 1:
+            raise CheckpointError(
+                "an encoder-decoder is exported to generate; this one is "
+                f"{', '.join(loaded.description.architectures) or 'without a head'}"
+            )
+        return plan_reader(recipe, located, loaded, tokenizer, precision)
+    require_operators(config.output_stack)
+    if config.encoder is not None:
+        return plan_encoder_decoder(recipe, located, loaded, tokenizer, precision)
+    return plan_decoder(recipe, loaded, tokenizer, precision)
+
+
+def require_operators(decoder: StackConfig) -> None:
+    """Refuse, by name, a shape that the operators of cached attention don't take."""
+    for layer, attention in enumerate(decoder.attention):
+        if attention.head_dim % 8:
+            raise CheckpointError(
+                f"head_dim is {attention.head_dim} in layer {layer}; GroupQueryAttention, which "
+                "attends to a cache, takes multiples of 8"
+            )
 
 
 def plan_decoder(
     recipe: Recipe, loaded: Loaded, tokenizer: Tokenizer, precision: Precision
 ) -> Plan:
-    """A generating model."""
-    transformer, head = loaded.model.transformer, loaded.model.heads["language_model"]
-    decoder = transformer.config.stacks[-1]
-    layout = CacheLayout(
-        names=cache_names(decoder.layers),
-        kv_heads=decoder.attention.kv_heads,
-        head_dim=decoder.attention.head_dim,
-        dtype="float16" if precision is Precision.FP16 else "float32",
-    )
+    """A model that continues a prompt."""
+    transformer, head = loaded.model.transformer, language_model(loaded)
+    decoder = writing_stack(transformer)
+    cache = cache_layout(cache_names(decoder.layers), decoder.attention[0], precision)
+    max_tokens = decoder.embedding.max_positions
     prompt = [token for text in parity.PROBES for token in tokenizer.encode(text)]
-    parity.vocabulary_bound(loaded.config, [prompt])
-    prompt = prompt[: loaded.config.embedding.max_positions]
-    golden = parity.decoder_golden(transformer, head, prompt, layout)
+    parity.require_vocabulary(decoder, [prompt])
+    golden = parity.decoder_golden(transformer, head, prompt[:max_tokens], cache)
     if precision is Precision.INT8:
-        smooth(transformer, [tokenizer.encode(text) for text in calibration.TEXTS])
+        texts = [tokenizer.encode(text)[:max_tokens] for text in calibration.TEXTS]
+        smooth(transformer, texts)
     attend_by(transformer, CachedAttention())
     as_computed(loaded.model, precision)
     return Plan(
         kind=Kind.DECODER,
-        spec=decoder_spec(transformer, head),
-        golden=golden,
+        graphs={GRAPH: GraphPlan(decoder_spec(transformer, head), golden)},
         served=(ServedOutput(name=recipe.name, output="logits"),),
-        max_tokens=transformer.config.embedding.max_positions,
-        cache=layout,
+        vocab_size=decoder.embedding.vocab_size,
+        max_tokens=max_tokens,
+        cache=cache,
     )
 
 
-def plan_encoder(
+def plan_encoder_decoder(
+    recipe: Recipe, located: Located, loaded: Loaded, tokenizer: Tokenizer, precision: Precision
+) -> Plan:
+    """A model that reads a source and writes a target: two graphs, of one set of weights each."""
+    transformer, head = loaded.model.transformer, language_model(loaded)
+    encoder, decoder = transformer.config.stacks
+    cache = cache_layout(cache_names(decoder.layers), decoder.attention[0], precision)
+    cross = cache_layout(cross_names(decoder.layers), cross_attention(decoder), precision)
+    generation = generation_of(located, encoder)
+    texts = [tokenizer.encode(text)[: generation.max_source_tokens] for text in parity.PROBES]
+    parity.require_vocabulary(encoder, texts)
+    longest = max(texts, key=len)
+    # The target's tokens only have to be many: what they say doesn't matter to the comparison.
+    target = [token % decoder.embedding.vocab_size for token in reversed(longest)]
+    target = [*generation.decoder_start, *target][: decoder.embedding.max_positions]
+    sources = parity.source_golden(transformer, texts, cross)
+    targets = parity.target_golden(transformer, head, longest, target, cache, cross)
+    as_computed(loaded.model, precision)
+    attend_by(transformer.get_submodule("encoder"), Ragged())
+    attend_by(transformer.get_submodule("decoder"), CachedAttention())
+    return Plan(
+        kind=Kind.ENCODER_DECODER,
+        graphs={
+            ENCODER_GRAPH: GraphPlan(source_spec(transformer), sources),
+            GRAPH: GraphPlan(decoder_spec(transformer, head), targets),
+        },
+        served=(ServedOutput(name=recipe.name, output="logits"),),
+        vocab_size=decoder.embedding.vocab_size,
+        max_tokens=decoder.embedding.max_positions,
+        cache=cache,
+        cross=cross,
+        generation=generation,
+    )
+
+
+def generation_of(located: Located, encoder: StackConfig) -> GenerationDefaults:
+    """How the authors have it generate, as the engine takes it."""
+    read = read_generation(located)
+    if not read.decoder_start:
+        raise CheckpointError(
+            f"{located.source}: neither generation_config.json nor config.json has a "
+            "decoder_start_token_id or bos_token_id, with which a target begins"
+        )
+    return GenerationDefaults(
+        decoder_start=read.decoder_start,
+        forced_first=read.forced_first,
+        forced_last=read.forced_last,
+        suppressed=read.suppressed,
+        beams=read.beams,
+        length_penalty=read.length_penalty,
+        early_stopping=read.early_stopping,
+        renormalize=read.renormalize,
+        not_applied=read.not_applied,
+        max_source_tokens=encoder.embedding.max_positions,
+    )
+
+
+def language_model(loaded: Loaded) -> LanguageModelHead:
+    """The head that writes."""
+    for head in loaded.model.heads.values():
+        if isinstance(head, LanguageModelHead):
+            return head
+    raise TypeError("this checkpoint has no language-model head")
+
+
+def cache_layout(
+    names: tuple[str, ...], attention: AttentionConfig, precision: Precision
+) -> CacheLayout:
+    """Buffers of `names` for what `attention` keeps."""
+    return CacheLayout(
+        names=names,
+        kv_heads=attention.kv_heads,
+        head_dim=attention.head_dim,
+        dtype="float16" if precision is Precision.FP16 else "float32",
+    )
+
+
+def plan_reader(
     recipe: Recipe,
     located: Located,
     loaded: Loaded,
     tokenizer: Tokenizer,
     precision: Precision,
 ) -> Plan:
-    """An embedding model with the heads that ride on it, or a classifier."""
+    """An embedding model with the heads that ride on it, or a model with the head it came with."""
     transformer = loaded.model.transformer
-    pooling = read_pooling(located) or SentencePooling()
-    if "sequence_classifier" in loaded.model.heads:
-        classifier = loaded.model.heads["sequence_classifier"]
-        outputs = [EncoderOutput(CLASS_SCORES, PoolingMode.CLS, False, classifier)]
-        served = [served_classifier(recipe.name, loaded.description)]
+    (stack,) = loaded.config.stacks
+    sentence = read_sentence_config(located) or SentenceConfig()
+    embedder = load_sentence_embedder(located, sentence, loaded.config.dim)
+    head = next(iter(loaded.model.heads.values()), None)
+    if head is None:
+        outputs = [TextOutput(SENTENCE_EMBEDDING, embedder, None)]
+        width = sentence.vector_dim(loaded.config.dim)
+        served = [ServedOutput(name=recipe.name, output=SENTENCE_EMBEDDING, dim=width)]
     else:
-        outputs = [EncoderOutput(SENTENCE_EMBEDDING, pooling.mode, pooling.normalize)]
-        served = [ServedOutput(name=recipe.name, output=SENTENCE_EMBEDDING)]
+        outputs = [score_output(head)]
+        scoring = scoring_of(loaded.description, located)
+        served = [served_scores(recipe.name, outputs[0], loaded.description, scoring)]
     for extra in recipe.heads:
-        head, labels = read_head(extra, loaded.config.dim)
-        outputs.append(EncoderOutput(extra.name, pooling.mode, pooling.normalize, head))
+        rider, labels = read_head(extra, sentence.vector_dim(loaded.config.dim))
+        outputs.append(TextOutput(extra.name, embedder, rider))
         served.append(ServedOutput(name=extra.name, output=extra.name, labels=labels))
 
-    positions = transformer.config.embedding.max_positions
-    max_tokens = min(pooling.max_tokens or positions, positions)
+    positions = stack.embedding.max_positions
+    max_tokens = min(sentence.max_tokens or positions, positions)
     texts = [tokenizer.encode(text)[:max_tokens] for text in parity.PROBES]
-    parity.vocabulary_bound(loaded.config, texts)
+    parity.require_vocabulary(stack, texts)
     golden = parity.encoder_golden(transformer, outputs, texts)
     attend_by(transformer, Ragged())
     as_computed(loaded.model, precision)
+    as_computed(embedder, precision)
     return Plan(
         kind=Kind.ENCODER,
-        spec=encoder_spec(transformer, outputs),
-        golden=golden,
+        graphs={GRAPH: GraphPlan(encoder_spec(transformer, outputs), golden)},
         served=tuple(served),
+        vocab_size=stack.embedding.vocab_size,
         max_tokens=max_tokens,
-        pooling=pooling,
+        sentence=None if head else sentence,
     )
 
 
-def served_classifier(name: str, description: Description) -> ServedOutput:
-    """A checkpoint's own classifier with the labels of its config."""
-    if not description.labels:
+def score_output(head: nn.Module) -> TextOutput:
+    """The scores of a checkpoint's own head: of each text, or of every token."""
+    mode = head.pooling if isinstance(head, Classifier) else None
+    if mode is None:
+        return TextOutput(TOKEN_SCORES, None, head)
+    return TextOutput(CLASS_SCORES, SentenceEmbedder(SentenceConfig((mode,), ())), head)
+
+
+def served_scores(
+    name: str, output: TextOutput, description: Description, scoring: Scoring
+) -> ServedOutput:
+    """A checkpoint's own head with the labels of its config."""
+    is_classifier = isinstance(output.head, Classifier)
+    if is_classifier and not description.labels:
         raise CheckpointError("the checkpoint is a classifier, but config.json has no id2label")
     return ServedOutput(
         name=name,
-        output=CLASS_SCORES,
-        labels=description.labels,
-        multi_label=description.multi_label,
+        output=output.name,
+        labels=description.labels if is_classifier else (),
+        scoring=scoring,
+        per_token=output.per_token,
     )
+
+
+SCORINGS: Mapping[VectorActivation, Scoring] = {
+    VectorActivation.IDENTITY: Scoring.IDENTITY,
+    VectorActivation.SIGMOID: Scoring.SIGMOID,
+}
+
+
+def scoring_of(description: Description, located: Located) -> Scoring:
+    """What becomes of the head's scores: as a cross-encoder says, else as its labels exclude one
+    another or not."""
+    stated = read_score_activation(located)
+    if stated is not None and stated not in SCORINGS:
+        raise CheckpointError(
+            f"a cross-encoder's activation {stated} is not supported; accepted: "
+            f"{', '.join(SCORINGS)}"
+        )
+    if stated is not None:
+        return SCORINGS[stated]
+    if description.values.get("problem_type") == "regression":
+        return Scoring.IDENTITY
+    # A single score says yes or no by itself; a softmax over it would always say 1.
+    alone = len(description.labels) == 1
+    return Scoring.SIGMOID if description.multi_label or alone else Scoring.SOFTMAX
 
 
 def read_head(extra: ExtraHead, dim: int) -> tuple[nn.Module, tuple[str, ...]]:
     """A head trained on frozen embeddings, and its labels."""
     labels = tuple(read_json(extra.folder / "head.json")["labels"])
-    head = SequenceClassifier(dim, len(labels), tanh_pooler=False)
+    head = Classifier(dim, len(labels))
     tensors = SafetensorsReader({"model.safetensors": extra.folder / "head.safetensors"})
     head.load_state_dict({name: tensors.read(name) for name in tensors.names()})
     return head.eval(), labels

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, ArtifactError, CacheLayout
+from export.artifact import GRAPH, Artifact, ArtifactError, CacheLayout
 
 # ONNX Runtime has no type annotations: its objects are Any inside this file and never leave it.
 ort: Any = onnxruntime
@@ -97,20 +97,106 @@ class Session:
         return self.raw.run(list(outputs), dict(feeds))
 
 
+class Sources:
+    """An encoder's session and the pool of its outputs that an encoder-decoder's decoder reads.
+
+    The pool has a row of up to `capacity` tokens for each of the decoder's. Attention reads rows at
+    their whole width, so they are laid out for the longest source in use, and again when another
+    width is needed; widths are `NARROWEST` times a power of two, so that this is rare. Not for
+    concurrent use.
+    """
+
+    NARROWEST = 32
+    """Tokens. Every width is a multiple, so that sums over a row are made in the same order."""
+
+    def __init__(self, encoder: Session, layout: CacheLayout, slots: int, capacity: int) -> None:
+        self.encoder = encoder
+        self.layout = layout
+        self.capacity = -(-capacity // self.NARROWEST) * self.NARROWEST
+        self.width = self.NARROWEST
+        # At least one token, for rows that are bound without being used: none to attend to is NaN.
+        self.lengths = np.ones(slots, np.int64)
+        size = slots * layout.kv_heads * self.capacity * layout.head_dim
+        self.memory = {name: np.zeros(size, layout.dtype) for name in layout.names}
+
+    def encode(self, slots: Sequence[Sequence[int]], feeds: Mapping[str, Array]) -> list[bool]:
+        """Run packed texts (`feeds`) and write the i-th into the rows `slots[i]`.
+
+        Says of each whether the encoder gave finite values; one that it didn't is not written, for
+        a NaN would outlive its source.
+        """
+        outputs = self.encoder.run(feeds, self.layout.names)
+        lengths: list[int] = feeds["lengths"].tolist()
+        finite = [
+            all(np.isfinite(output[text, :, :length]).all() for output in outputs)
+            for text, length in enumerate(lengths)
+        ]
+        for rows in slots:
+            self.forget(rows)
+        self.fit(max(lengths))
+        for rows, length, is_finite in zip(slots, lengths, finite, strict=True):
+            self.lengths[list(rows)] = length if is_finite else 1
+        for name, output in zip(self.layout.names, outputs, strict=True):
+            pool = self.pool(name)
+            for text, rows in enumerate(slots):
+                if finite[text]:
+                    pool[list(rows), :, : lengths[text]] = output[text, :, : lengths[text]]
+        return finite
+
+    def forget(self, rows: Sequence[int]) -> None:
+        """The sources in `rows` are needed no more."""
+        self.lengths[list(rows)] = 1
+
+    def fit(self, longest: int) -> None:
+        """Lay the pool out for `longest` tokens and the sources in use, which keep their rows."""
+        needed = max(longest, int(self.lengths.max()))
+        width = self.NARROWEST
+        while width < needed:
+            width *= 2
+        width = min(width, self.capacity)
+        if width == self.width:
+            return
+        used = np.flatnonzero(self.lengths > 1)
+        kept = {name: self.pool(name)[used] for name in self.layout.names}
+        common = min(width, self.width)
+        self.width = width
+        for name, rows in kept.items():
+            self.pool(name)[used, :, :common] = rows[:, :, :common]
+
+    def pool(self, name: str) -> Array:
+        """The rows of one input as they are laid out now: [slots, kv_heads, width, head_dim]."""
+        shape = (len(self.lengths), self.layout.kv_heads, self.width, self.layout.head_dim)
+        return self.memory[name][: int(np.prod(shape))].reshape(shape)
+
+    def inputs(self, rows: slice) -> dict[str, Array]:
+        """What the decoder's graph takes for `rows`, as views that stay true until the next fit."""
+        views = {name: self.pool(name)[rows] for name in self.layout.names}
+        return {"source_lengths": self.lengths[rows], **views}
+
+
 class CachedSession:
     """A decoder's session with a pool of cache rows that it reads and writes in place.
 
     `slots` rows of `capacity` tokens each: 8 · layers · kv_heads · head_dim bytes a token in
     float32. They are reserved at once and taken by the operating system as rows are first used.
-    Not for concurrent use: one thread steps it.
+    An encoder-decoder's also reads the same rows of `sources`. Not for concurrent use: one thread
+    steps it.
     """
 
-    def __init__(self, session: Session, layout: CacheLayout, slots: int, capacity: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        layout: CacheLayout,
+        slots: int,
+        capacity: int,
+        sources: Sources | None = None,
+    ) -> None:
         self.session = session
         self.capacity = capacity
+        self.sources = sources
         shape = (slots, layout.kv_heads, capacity, layout.head_dim)
         self.pool = {name: np.zeros(shape, layout.dtype) for name in layout.names}
-        self.bindings: dict[tuple[int, int], Any] = {}
+        self.bindings: dict[tuple[int, int, int], Any] = {}
 
     def step(
         self, rows: slice, input_ids: Array, lengths: Array, logit_index: Array
@@ -130,12 +216,26 @@ class CachedSession:
         self.session.raw.run_with_iobinding(binding)
         return binding.get_outputs()[0].numpy()
 
+    def copy(self, source: int, target: int, tokens: slice) -> None:
+        """Copy some tokens of a row into another."""
+        for buffer in self.pool.values():
+            buffer[target, :, tokens] = buffer[source, :, tokens]
+
+    def wipe(self, row: int) -> None:
+        """Zero a whole row: what isn't finite may reach who takes it next, even beyond its length
+        (attention weighs it with 0, and 0 · NaN is NaN)."""
+        for buffer in self.pool.values():
+            buffer[row] = 0
+
     def binding(self, rows: slice) -> Any:
         """The binding of `rows`, whose caches are bound once and for all."""
-        key = (rows.start, rows.stop)
+        key = (rows.start, rows.stop, self.sources.width if self.sources else 0)
         if key not in self.bindings:
             binding = self.session.raw.io_binding()
             binding.bind_output("logits")  # first: outputs come in the order of binding
+            read = self.sources.inputs(rows) if self.sources else {}
+            for name, buffer in read.items():
+                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(buffer))
             for name, buffer in self.pool.items():
                 view = ort.OrtValue.ortvalue_from_numpy(buffer[rows])
                 binding.bind_ortvalue_input(name, view)
@@ -144,23 +244,23 @@ class CachedSession:
         return self.bindings[key]
 
 
-def reproduces_golden(artifact: Artifact, session: Session, tolerance: float = 2e-2) -> float:
-    """Run the golden inputs; the largest error relative to the largest expected magnitude.
+def reproduces_golden(
+    artifact: Artifact, session: Session, graph: str = GRAPH, tolerance: float = 2e-2
+) -> float:
+    """Run a graph's golden inputs; the largest error relative to the largest expected magnitude.
 
     Raises `ArtifactError` if it is over `tolerance`. That leaves room for another instruction set
     (without VNNI, int8 products saturate), and none for wrong weights.
     """
-    golden = artifact.golden()
-    feeds = {name: array for name, array in golden.items() if not name.startswith("expected_")}
-    names = [name.removeprefix("expected_") for name in golden if name.startswith("expected_")]
+    feeds, outputs = artifact.golden(graph)
     worst = 0.0
-    for name, found in zip(names, session.run(feeds, names), strict=True):
-        expected = golden[f"expected_{name}"].astype(np.float64)
+    for found, golden in zip(session.run(feeds, list(outputs)), outputs.values(), strict=True):
+        expected = golden.astype(np.float64)
         error = float(np.abs(found - expected).max() / np.abs(expected).max())
         worst = max(worst, error if np.isfinite(error) else np.inf)
     if worst > tolerance:
         raise ArtifactError(
-            f"{artifact.folder}: the golden outputs are off by {worst:.2e} of their magnitude "
-            f"(at most {tolerance:.0e} accepted); export the model again on this machine"
+            f"{artifact.folder}: the golden outputs of {graph} are off by {worst:.2e} of their "
+            f"magnitude (at most {tolerance:.0e} accepted); export the model again on this machine"
         )
     return worst

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model_core.attention import Padded
 from model_core.blocks import Block
-from model_core.config import NormPlacement
+from model_core.config import NormPlacement, Parallel
 from model_core.feed_forward import FeedForward
 from model_core.transformer import Transformer
 
@@ -51,7 +51,7 @@ def smooth(transformer: Transformer, texts: Sequence[Sequence[int]]) -> None:
     largest = largest_inputs(transformer, texts)
     with torch.no_grad():
         for block in blocks:
-            if block.placement is NormPlacement.PRE:
+            if block.placement is not NormPlacement.POST:
                 for pair in pairs(block):
                     balance(pair, largest[pair.consumers[0]])
 
@@ -83,11 +83,14 @@ def largest_inputs(
 def pairs(block: Block) -> list[Pair]:
     """The producers and consumers of one block that can be balanced."""
     attention, config = block.attention, block.attention.site.config
+    feed_forward = block.feed_forward
+    read_by_attention = [attention.query, attention.key, attention.value]
+    read_by_feed_forward = inner_linears(feed_forward)
+    if block.parallel is Parallel.ONE_NORM:
+        read_by_attention += read_by_feed_forward
     found = [
-        Pair(
-            list(block.attention_norm.parameters()),
-            [attention.query, attention.key, attention.value],
-        ),
+        Pair(list(block.attention_norm.parameters()), read_by_attention),
+        Pair(list(block.feed_forward_norm.parameters()), read_by_feed_forward),
         Pair(
             list(attention.value.parameters()),
             [attention.output],
@@ -95,12 +98,11 @@ def pairs(block: Block) -> list[Pair]:
             head_dim=config.head_dim,
         ),
     ]
-    feed_forward = block.feed_forward
-    found.append(Pair(list(block.feed_forward_norm.parameters()), inner_linears(feed_forward)))
     if feed_forward.gate is not None:
         # Only the ungated factor is linear in its weights: act(gate) takes no scale through.
         found.append(Pair(list(feed_forward.up.parameters()), [feed_forward.down]))
-    return found
+    # Where a norm is absent, nothing can take the scale.
+    return [pair for pair in found if pair.producers]
 
 
 def inner_linears(feed_forward: FeedForward) -> list[nn.Linear]:

@@ -8,46 +8,30 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
+from tokenizers import normalizers
 
-from model_core.vocabularies import (
-    SpecialTokens,
-    TokenizationError,
-    Vocabulary,
-    add_tokens,
+from model_core.subwords import (
+    GPT2_SPLIT,
+    LLAMA3_SPLIT,
+    QWEN2_SPLIT,
+    SPACE_MARK,
+    TYPED_PAIR,
+    Splitting,
+    bos_eos_frame,
+    build_bpe,
+    build_byte_level,
     build_word_pieces,
+    byte_fallback_decoder,
+    merges_from_scores,
+    set_frame,
 )
-
-SPACE_MARK: Final = "▁"
+from model_core.vocabularies import SpecialTokens, TokenizationError, Vocabulary, add_tokens
 
 # GGUF's token types.
 UNKNOWN: Final = 2
 CONTROL: Final = 3
 USER_DEFINED: Final = 4
-
-GPT2_SPLIT: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3_SPLIT: Final = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-# As Llama 3's, but for single digits.
-QWEN2_SPLIT: Final = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
-
-
-@dataclass(frozen=True, slots=True)
-class Splitting:
-    """How text is cut before byte-level BPE; GGUF has but a name for it.
-
-    `patterns` apply one after the other, each isolating its matches. `whole_words`: a piece that
-    is a token stays one, whatever the merges say.
-    """
-
-    patterns: tuple[str, ...]
-    whole_words: bool = False
-    adds_bos: bool = False
-    composes: bool = False
-
 
 DIGITS_APART: Final = Splitting((r"\p{N}", GPT2_SPLIT))
 LLAMA3: Final = Splitting((LLAMA3_SPLIT,), whole_words=True, adds_bos=True)
@@ -162,20 +146,8 @@ def _build_byte_level(keys: _Keys) -> _Built:
     for number, merge in enumerate(merges):
         if len(merge) != 2:
             raise TokenizationError(f"tokenizer.ggml.merges[{number}] is not a pair: {merge}")
-    backend = _build_bpe(
-        keys.vocabulary,
-        cast("list[tuple[str, str]]", merges),
-        ignore_merges=splitting.whole_words,
-    )
-    if splitting.composes:
-        backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            *(pre_tokenizers.Split(Regex(text), "isolated") for text in splitting.patterns),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
+    pairs = cast("list[tuple[str, str]]", merges)
+    backend = build_byte_level(keys.vocabulary, pairs, splitting, source="tokenizer.ggml.merges")
     roles = _roles(
         bos=keys.token_id("bos"),
         eos=keys.token_id("eos"),
@@ -198,9 +170,10 @@ def _build_sentence_pieces(keys: _Keys) -> _Built:
         unk=keys.token_id("unknown", 0),
         pad=keys.token_id("padding"),
     )
-    backend = _build_bpe(
+    backend = build_bpe(
         vocabulary,
-        _merges_from_scores(vocabulary, scores),
+        merges_from_scores(vocabulary, scores),
+        source="tokenizer.ggml.tokens",
         unk_token=keys.tokens[roles["unk"]],
         fuse_unk=True,
         byte_fallback=True,
@@ -210,14 +183,7 @@ def _build_sentence_pieces(keys: _Keys) -> _Built:
     backend.normalizer = normalizers.Sequence(
         [normalizers.Prepend(SPACE_MARK), marks] if prefixes else [marks]
     )
-    backend.decoder = decoders.Sequence(
-        [
-            decoders.Replace(SPACE_MARK, " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            *([decoders.Strip(" ", 1, 0)] if prefixes else []),
-        ]
-    )
+    backend.decoder = byte_fallback_decoder(strips=prefixes)
     _add_special_tokens(backend, keys, roles)
     _add_frame(backend, keys, roles, bos=True, eos=False)
     return _Built(backend, roles)
@@ -238,10 +204,12 @@ def _build_gguf_word_pieces(keys: _Keys) -> _Built:
     vocabulary = {token: number for number, token in enumerate(tokens)}
     mask = keys.token_id("mask")
     roles["mask"] = "[MASK]" if mask is None else tokens[mask]
-    backend = build_word_pieces(vocabulary, roles, normalizers.BertNormalizer(lowercase=True))
-    return _Built(
-        backend, {role: vocabulary[text] for role, text in roles.items() if text in vocabulary}
-    )
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend = build_word_pieces(vocabulary, roles["unk"], normalizer)
+    known = {role: vocabulary[text] for role, text in roles.items() if text in vocabulary}
+    add_tokens(backend, [roles[role] for role in known], special=True)
+    set_frame(backend, TYPED_PAIR, roles)
+    return _Built(backend, known)
 
 
 def _bert_spelling(token: str) -> str:
@@ -257,29 +225,6 @@ BUILDERS: Final[Mapping[str, Callable[[_Keys], _Built]]] = MappingProxyType(
         "bert": _build_gguf_word_pieces,
     }
 )
-
-
-def _build_bpe(
-    vocabulary: dict[str, int], merges: list[tuple[str, str]], **options: Any
-) -> Backend:
-    try:
-        return Backend(models.BPE(vocabulary, merges, **options))
-    except Exception as error:  # the library raises nothing narrower
-        raise TokenizationError(f"tokenizer.ggml.merges don't fit the tokens: {error}") from error
-
-
-def _merges_from_scores(
-    vocabulary: Mapping[str, int], scores: Mapping[str, float]
-) -> list[tuple[str, str]]:
-    """Every way to make a token of two others, the best-scored token first."""
-    merges = [
-        (-scores[token], vocabulary[token[:cut]], vocabulary[token[cut:]])
-        for token in vocabulary
-        for cut in range(1, len(token))
-        if token[:cut] in vocabulary and token[cut:] in vocabulary
-    ]
-    texts = {number: token for token, number in vocabulary.items()}
-    return [(texts[left], texts[right]) for _, left, right in sorted(merges)]
 
 
 def _add_special_tokens(backend: Backend, keys: _Keys, roles: Mapping[str, int]) -> None:
@@ -298,24 +243,17 @@ def _add_frame(
     backend: Backend, keys: _Keys, roles: Mapping[str, int], *, bos: bool, eos: bool
 ) -> None:
     """Put bos before and eos after a text, where the file or else the default says so."""
-    begin = _frame_token(keys, roles, "bos", bos)
-    end = _frame_token(keys, roles, "eos", eos)
-    frame = [*begin, *end]
-    if frame:
-        second = [f"{text}:1" for text in begin], [f"{text}:1" for text in end]
-        backend.post_processor = processors.TemplateProcessing(
-            single=[*begin, "$A", *end],
-            pair=[*begin, "$A", *end, *second[0], "$B:1", *second[1]],
-            special_tokens=[(text, keys.vocabulary[text]) for text in frame],
-        )
+    frame = bos_eos_frame(
+        bos=_is_framed(keys, roles, "bos", bos), eos=_is_framed(keys, roles, "eos", eos)
+    )
+    set_frame(backend, frame, {role: keys.tokens[number] for role, number in roles.items()})
 
 
-def _frame_token(keys: _Keys, roles: Mapping[str, int], role: str, default: bool) -> list[str]:
-    if not keys.value(f"add_{role}_token", bool, default):
-        return []
-    if role not in roles:
+def _is_framed(keys: _Keys, roles: Mapping[str, int], role: str, default: bool) -> bool:
+    wanted: bool = keys.value(f"add_{role}_token", bool, default)
+    if wanted and role not in roles:
         raise TokenizationError(
             f"tokenizer.ggml.add_{role}_token is true, but there is no "
             f"tokenizer.ggml.{role}_token_id"
         )
-    return [keys.tokens[roles[role]]]
+    return wanted

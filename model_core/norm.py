@@ -10,10 +10,10 @@ from model_core.config import NormConfig, NormKind
 class LayerNorm(nn.Module):
     """y = (x - mean) / sqrt(variance + eps) * gain + bias, over the last dimension (Ba 2016)."""
 
-    def __init__(self, dim: int, eps: float) -> None:
+    def __init__(self, dim: int, eps: float, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,5 +34,6 @@ class RMSNorm(nn.Module):
 
 def build_norm(dim: int, config: NormConfig) -> nn.Module:
     """The norm that `config` describes, for vectors of `dim`."""
-    kinds = {NormKind.LAYER: LayerNorm, NormKind.RMS: RMSNorm}
-    return kinds[config.kind](dim, config.eps)
+    if config.kind is NormKind.RMS:
+        return RMSNorm(dim, config.eps)
+    return LayerNorm(dim, config.eps, config.bias)

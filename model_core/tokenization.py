@@ -1,33 +1,37 @@
 """Tokenization: text to token ids and back, chats to text. Runs without torch.
 
-What the other floors use; reading vocabularies is left to `vocabularies.py` and
+What the other floors use; reading vocabularies is left to `huggingface_vocabularies.py` and
 `gguf_vocabularies.py`, decoding to `detokenization.py`, rendering chats to `chat_template.py`.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import Encoding
+from tokenizers import Encoding, normalizers
 from tokenizers import Tokenizer as Backend
 
 from model_core.chat_template import ChatTemplate, ChatTemplateError
 from model_core.detokenization import DecodeStream, detokenizer_of
 from model_core.gguf_vocabularies import build_gguf_vocabulary
+from model_core.huggingface_vocabularies import read_template, read_vocabulary
 from model_core.vocabularies import (
+    Languages,
+    Listed,
+    Marker,
     SpecialTokens,
     TokenizationError,
     Vocabulary,
-    read_template,
-    read_vocabulary,
 )
 
 __all__ = ["ChatTemplateError", "DecodeStream", "TokenizationError", "Tokenizer"]
 
 BACKEND_FILE: Final = "tokenizer.json"
+TARGET_FILE: Final = "target_tokenizer.json"
 OPTIONS_FILE: Final = "tokenizer_options.json"
 TEMPLATE_FILE: Final = "chat_template.jinja"
 
@@ -41,20 +45,31 @@ class Tokenizer:
 
     Immutable, so that any number of threads may use one; encoding leaves Python's lock.
     `vocab_size` counts added tokens too. `eos_ids` are all tokens that end a generation.
+
+    A translation model's languages are `language_ids`, token ids by code (empty for any other
+    model). `source_language` is the one that texts count as unless `encode` is told otherwise.
+    Where `begins_with_language`, the first token of an answer has to be its language's id; other
+    models read the wanted language at the beginning of the text, where `encode` puts it.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._backend = vocabulary.backend
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._special = vocabulary.special
-        self._detokenizer = detokenizer_of(self._backend)
+        self._vocabulary = vocabulary
+        answers = vocabulary.target or vocabulary.backend
+        self._detokenizer = detokenizer_of(answers)
         self._special_ids = frozenset(
-            number
-            for number, token in self._backend.get_added_tokens_decoder().items()
-            if token.special
+            number for number, token in answers.get_added_tokens_decoder().items() if token.special
         )
-        self.vocab_size: int = self._backend.get_vocab_size(with_added_tokens=True)
+        listed, languages = vocabulary.listed, vocabulary.languages
+        whole = self._backend.get_vocab_size(with_added_tokens=True)
+        self.vocab_size: int = whole if listed is None else listed.begin
+        self.language_ids: Mapping[str, int] = {} if languages is None else languages.ids
+        self.source_language: str | None = None if languages is None else languages.source
+        self.begins_with_language: bool = (
+            languages is not None and languages.marker is not Marker.TARGET_FIRST
+        )
         self.bos_id: int | None = vocabulary.special.bos_id
         self.eos_ids: frozenset[int] = vocabulary.special.eos_ids
         self.pad_id: int | None = vocabulary.special.pad_id
@@ -62,9 +77,10 @@ class Tokenizer:
 
     @classmethod
     def from_files(cls, files: Mapping[str, Path]) -> "Tokenizer":
-        """From the Hugging Face layout: tokenizer.json, else BERT's vocab.txt.
+        """From the Hugging Face layout: tokenizer.json, else the older files of a known class.
 
-        `files` are paths by name. Raises `TokenizationError` naming the file that is wrong.
+        `files` are paths by name. Raises `TokenizationError` naming the file that is wrong, or
+        the class that isn't known.
         """
         return cls(read_vocabulary(files))
 
@@ -80,10 +96,7 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
         """What `save` wrote. Raises `TokenizationError` naming the file that is wrong."""
-        try:
-            backend = Backend.from_file(str(folder / BACKEND_FILE))
-        except Exception as error:  # the library raises nothing narrower
-            raise TokenizationError(f"{folder / BACKEND_FILE} can't be read: {error}") from error
+        backend = _load_backend(folder / BACKEND_FILE)
         try:
             text = (folder / OPTIONS_FILE).read_text(encoding="utf-8")
             options: dict[str, Any] = json.loads(text)
@@ -93,24 +106,37 @@ class Tokenizer:
                 pad_id=options["pad_id"],
                 texts=options["special_tokens"],
             )
+            languages, listed = options.get("languages"), options.get("listed")
+            if languages is not None:
+                languages = Languages(
+                    languages["ids"], Marker(languages["marker"]), languages["source"]
+                )
+            listed = None if listed is None else Listed(**listed)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TokenizationError(f"{folder / OPTIONS_FILE} can't be read: {error!r}") from error
         template = folder / TEMPLATE_FILE
         chat_template = read_template(template) if template.is_file() else None
-        return cls(Vocabulary(backend, special, chat_template))
+        has_target = (folder / TARGET_FILE).is_file()
+        target = _load_backend(folder / TARGET_FILE) if has_target else None
+        return cls(Vocabulary(backend, special, chat_template, languages, listed, target))
 
     def save(self, folder: Path) -> list[str]:
         """Write into an existing `folder` all that `load` needs; returns the files' names."""
+        listed, languages = self._vocabulary.listed, self._vocabulary.languages
         options = {
             "bos_id": self.bos_id,
             "eos_ids": sorted(self.eos_ids),
             "pad_id": self.pad_id,
-            "special_tokens": dict(self._special.texts),
+            "special_tokens": dict(self._vocabulary.special.texts),
+            "languages": None if languages is None else asdict(languages),
+            "listed": None if listed is None else asdict(listed),
         }
         texts = {
             BACKEND_FILE: self._backend.to_str(),
             OPTIONS_FILE: json.dumps(options, indent=1, ensure_ascii=False) + "\n",
         }
+        if self._vocabulary.target is not None:
+            texts[TARGET_FILE] = self._vocabulary.target.to_str()
         if self.chat_template is not None:
             texts[TEMPLATE_FILE] = self.chat_template
         for name, text in texts.items():
@@ -118,30 +144,56 @@ class Tokenizer:
             (folder / name).write_text(text, encoding="utf-8", newline="")
         return list(texts)
 
+    def lowercased(self) -> "Tokenizer":
+        """One that makes a text lowercase before anything else."""
+        backend = Backend.from_str(self._backend.to_str())
+        lowercase = normalizers.Lowercase()
+        inner = backend.normalizer
+        backend.normalizer = (
+            lowercase if inner is None else normalizers.Sequence([lowercase, inner])
+        )
+        return Tokenizer(replace(self._vocabulary, backend=backend))
+
     def encode(
-        self, text: str, *, special_tokens: bool = True, parse_special: bool = True
+        self,
+        text: str,
+        *,
+        special_tokens: bool = True,
+        parse_special: bool = True,
+        language: str | None = None,
     ) -> list[int]:
         """The token ids of `text`.
 
         `special_tokens` adds those of the vocabulary's frame ([CLS] … [SEP], bos). Special tokens
-        written out in the text count as such unless `parse_special` is false. Raises
-        `TokenizationError` naming the position of a lone surrogate.
+        written out in the text count as such unless `parse_special` is false. `language` is the
+        code that a translation model marks the text with: the text's own, or the one wanted where
+        the model reads that (see the class). Raises `TokenizationError` naming the position of a
+        lone surrogate, or a language that there isn't.
         """
         backend = self._backend if parse_special else self._literal_backend
-        return backend.encode(_checked(text), add_special_tokens=special_tokens).ids
+        encoding = backend.encode(_checked(text), add_special_tokens=special_tokens)
+        return self._mark(self._ids(encoding), language if special_tokens else None)
 
-    def encode_batch(self, texts: Sequence[str], *, special_tokens: bool = True) -> list[list[int]]:
+    def encode_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        special_tokens: bool = True,
+        language: str | None = None,
+    ) -> list[list[int]]:
         """The token ids of each text; equal to encoding them one by one, on several cores."""
         checked = [_checked(text) for text in texts]
-        encodings: list[Encoding] = self._backend.encode_batch_fast(
-            checked, add_special_tokens=special_tokens
-        )
-        return [encoding.ids for encoding in encodings]
+        # The fast one leaves out the tokens' texts.
+        is_listed = self._vocabulary.listed is not None
+        encode = self._backend.encode_batch if is_listed else self._backend.encode_batch_fast
+        encodings: list[Encoding] = encode(checked, add_special_tokens=special_tokens)
+        language = language if special_tokens else None
+        return [self._mark(self._ids(encoding), language) for encoding in encodings]
 
     def encode_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
         """The token ids of two texts in one sequence, and their token type ids (0, then 1)."""
         encoding = self._backend.encode(_checked(first), _checked(second))
-        return encoding.ids, encoding.type_ids
+        return self._ids(encoding), encoding.type_ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`; bytes that aren't UTF-8 become U+FFFD, unknown ids nothing."""
@@ -187,19 +239,63 @@ class Tokenizer:
         """
         return self._detokenizer.stream(after)
 
+    def _ids(self, encoding: Encoding) -> list[int]:
+        listed = self._vocabulary.listed
+        if listed is None:
+            return encoding.ids
+        ids: list[int] = []
+        for token_id, token in zip(encoding.ids, encoding.tokens, strict=True):
+            # Of what it doesn't know Unigram says the text; BPE says but that it doesn't.
+            is_unknown = token_id == listed.unk_id
+            found = self._backend.token_to_id(f" {token}") if is_unknown else token_id
+            ids.append(listed.unk_id if found is None or found >= listed.begin else found)
+        return ids
+
+    def _mark(self, ids: list[int], language: str | None) -> list[int]:
+        languages = self._vocabulary.languages
+        if language is None:
+            return ids
+        if languages is None or language not in languages.ids:
+            accepted = ", ".join(self.language_ids) or "none, the model has no languages"
+            raise TokenizationError(f"language is {language!r}; accepted: {accepted}")
+        token_id = languages.ids[language]
+        match languages.marker:
+            case Marker.SOURCE_FIRST:
+                return [token_id, *ids[1:]]
+            case Marker.SOURCE_LAST:
+                return [*ids[:-1], token_id]
+            case Marker.TARGET_FIRST:
+                return [token_id, *ids]
+
     @cached_property
     def _template(self) -> ChatTemplate | None:
         if self.chat_template is None:
             return None
-        return ChatTemplate(self.chat_template, self._special.texts)
+        return ChatTemplate(self.chat_template, self._vocabulary.special.texts)
 
     @cached_property
     def _literal_backend(self) -> Backend:
         # The switch belongs to the library's tokenizer, not to a call: two of them keep calls
         # from different threads apart.
-        backend = Backend.from_str(self._backend.to_str())
+        state: dict[str, Any] = json.loads(self._backend.to_str())
+        if state["model"]["type"] == "Unigram":
+            # Unigram cuts text into any token that it finds there, special ones too: behind a
+            # space, which is a mark by then, they aren't found.
+            special = {token["id"] for token in state["added_tokens"] if token["special"]}
+            for number in special.intersection(range(len(state["model"]["vocab"]))):
+                entry = state["model"]["vocab"][number]
+                entry[0] = f" {entry[0]}"
+            state["added_tokens"] = [t for t in state["added_tokens"] if not t["special"]]
+        backend = Backend.from_str(json.dumps(state))
         backend.encode_special_tokens = True
         return backend
+
+
+def _load_backend(path: Path) -> Backend:
+    try:
+        return Backend.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise TokenizationError(f"{path} can't be read: {error}") from error
 
 
 def _checked(text: str) -> str:

@@ -165,17 +165,25 @@ def generate(
             prompts = [tokenizer.encode(text, special_tokens=False) for text in texts]
         else:
             prompts = tokenizer.encode_batch(lines)
-        room = served.card.max_tokens - max_tokens
-        if room < 1:
+        card, own = served.card, served.card.generation
+        if max_tokens > card.room(1):
             raise InvalidRequest(
                 f"--max-tokens is {max_tokens}; with a prompt of one token at most "
-                f"{served.card.max_tokens - 1} are accepted"
+                f"{card.room(1)} are accepted"
             )
-        check_lengths(prompts, room, first)
+        limit = card.max_input_tokens if own.has_source else card.max_tokens - max_tokens
+        check_lengths(prompts, limit, first)
+        sampling = Sampling(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            beams=own.beams if temperature == 0 else 1,
+            length_penalty=own.length_penalty,
+            early_stopping=own.early_stopping,
+        )
         gate = asyncio.Semaphore(CONCURRENT)
 
         async def one(index: int, prompt: TokenIds) -> Row:
-            sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
             async with gate:
                 chunks = [chunk async for chunk in served.generate(prompt, sampling)]
             text = "".join(chunk.text for chunk in chunks)
@@ -234,7 +242,7 @@ def encode(
 ) -> list[TokenIds]:
     """Token ids of `lines`, of which the first has the number `first`."""
     encoded = served.tokenizer.encode_batch(lines)
-    limit = served.card.max_tokens
+    limit = served.card.max_input_tokens
     if truncate:
         # The last token is a special one that the model expects to end with.
         return [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in encoded]

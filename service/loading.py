@@ -4,14 +4,15 @@ import asyncio
 import gc
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from export.artifact import Artifact, CacheLayout, Kind
+from export.artifact import ENCODER_GRAPH, GRAPH, Artifact, ArtifactError, CacheLayout, Kind
 from export.session import (
     CachedSession,
     Hardware,
     Session,
+    Sources,
     find_hardware,
     reproduces_golden,
     usable_cores,
@@ -55,14 +56,10 @@ class ModelGroup:
         hardware = find_hardware()
         for model in self.settings.models:
             artifact = Artifact.open(artifact_of(model, self.settings, hardware))
-            threads = self.settings.threads or usable_cores()
-            session = Session(artifact.graph, hardware.provider, threads)
-            reproduces_golden(artifact, session)
-            tokenizer = Tokenizer.load(artifact.folder)
             if artifact.manifest.kind is Kind.ENCODER:
-                self.add_encoder(artifact, session, tokenizer, hardware)
+                self.add_encoder(artifact, hardware)
             else:
-                self.add_decoder(artifact, session, tokenizer, hardware)
+                self.add_generator(artifact, hardware)
         # What has been loaded stays: the collector need not walk through it again.
         gc.collect()
         gc.freeze()
@@ -75,11 +72,18 @@ class ModelGroup:
             close()
         self.closers.clear()
 
-    def add_encoder(
-        self, artifact: Artifact, session: Session, tokenizer: Tokenizer, hardware: Hardware
-    ) -> None:
+    def session_of(self, artifact: Artifact, graph: str, hardware: Hardware) -> Session:
+        """A session of one of the artifact's graphs that reproduced its golden outputs."""
+        threads = self.settings.threads or usable_cores()
+        session = Session(artifact.folder / graph, hardware.provider, threads)
+        reproduces_golden(artifact, session, graph)
+        return session
+
+    def add_encoder(self, artifact: Artifact, hardware: Hardware) -> None:
         """All outputs of an encoder, on one batcher: they share the trunk and its batches."""
         manifest, settings = artifact.manifest, self.settings
+        session = self.session_of(artifact, GRAPH, hardware)
+        tokenizer = Tokenizer.load(artifact.folder)
         batcher = Batcher(
             session.run,
             token_types="token_type_ids" in manifest.inputs,
@@ -97,20 +101,31 @@ class ModelGroup:
             else:
                 self.registry.add_classification(model)
 
-    def add_decoder(
-        self, artifact: Artifact, session: Session, tokenizer: Tokenizer, hardware: Hardware
-    ) -> None:
-        """A generation model on a pool of slots."""
+    def add_generator(self, artifact: Artifact, hardware: Hardware) -> None:
+        """A generation model on a pool of slots, with an encoder if it has one."""
         manifest, settings = artifact.manifest, self.settings
         capacity = min(settings.max_context, manifest.max_tokens)
-        decoder = CachedSession(session, cache_of(artifact), settings.slots, capacity)
+        authors = manifest.generation
+        longest = min(settings.max_context, authors.max_source_tokens)
+        beams = min(settings.slots, authors.beams)
+        own = authors.model_copy(update={"max_source_tokens": longest, "beams": beams})
+        sources = None
+        if manifest.kind is Kind.ENCODER_DECODER:
+            encoder = self.session_of(artifact, ENCODER_GRAPH, hardware)
+            cross = required(artifact, manifest.cross, "cross")
+            sources = Sources(encoder, cross, settings.slots, longest)
+        session = self.session_of(artifact, GRAPH, hardware)
+        cache = required(artifact, manifest.cache, "cache")
+        decoder = CachedSession(session, cache, settings.slots, capacity, sources)
+        tokenizer = Tokenizer.load(artifact.folder)
         engine = GenerationEngine(
-            Slots(decoder, settings.slots),
-            Scheduler(settings.slots, settings.prefill_chunk),
+            Slots(decoder, settings.slots, sources),
+            Scheduler(settings.slots, settings.prefill_chunk, settings.token_budget),
             tokenizer,
             ModelObserver(self.metrics, manifest.name),
             max_waiting=settings.max_queue_requests,
             name=manifest.name,
+            own=own,
         )
         self.closers.append(engine.close)
         self.metrics.watch_generation(
@@ -119,15 +134,20 @@ class ModelGroup:
             waiting=lambda: engine.waiting,
             cache_use=lambda: engine.cache_use,
         )
-        card = card_of(artifact, manifest.served[0], Task.GENERATE, hardware, max_tokens=capacity)
+        card = replace(
+            card_of(artifact, manifest.served[0], Task.GENERATE, hardware),
+            max_tokens=capacity,
+            max_beams=settings.slots,
+            generation=own,
+        )
         self.registry.add_generation(SlottedGeneration(card, tokenizer, engine))
 
 
-def cache_of(artifact: Artifact) -> CacheLayout:
-    """The cache layout that every decoder's manifest has."""
-    if artifact.manifest.cache is None:
-        raise ValueError(f"{artifact.folder}: the manifest of a decoder needs a cache layout")
-    return artifact.manifest.cache
+def required(artifact: Artifact, layout: CacheLayout | None, what: str) -> CacheLayout:
+    """A layout that the manifest of such an artifact has."""
+    if layout is None:
+        raise ArtifactError(f"{artifact.folder}: the manifest of a generator needs {what}")
+    return layout
 
 
 @dataclass(frozen=True, slots=True)

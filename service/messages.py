@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from export.artifact import PLAIN, GenerationDefaults
 from model_core.tokenization import Tokenizer
 
 TokenIds: TypeAlias = list[int]
@@ -33,9 +34,11 @@ class FinishReason(StrEnum):
 class Sampling:
     """How the next token is chosen. Values are validated at the edge and trusted here.
 
-    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 and `min_p` 0 switch the filter off.
-    `seed` None draws a seed from the operating system. `top_logprobs` None computes no log
-    probabilities; n gives the chosen token's and those of the n likeliest.
+    `temperature` 0 is greedy; with more than one of `beams` it is a beam search, whose finished
+    texts compare by the sum of their log probabilities over length ** `length_penalty`, and which
+    ends with `early_stopping` as soon as `beams` have finished. `top_k` 0 and `top_p` 1 and `min_p`
+    0 switch the filter off. `seed` None draws a seed from the operating system. `top_logprobs` None
+    computes no log probabilities; n gives the chosen token's and those of the n likeliest.
     """
 
     max_tokens: int
@@ -52,6 +55,9 @@ class Sampling:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     top_logprobs: int | None = None
+    beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,11 @@ class Generation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a served model tells of itself: the rows of `/v1/models` and `/info`."""
+    """What a served model tells of itself: the rows of `/v1/models` and `/info`.
+
+    `max_tokens` is what one text takes, a prompt with its continuation, or what answers a source
+    with its start. `max_beams` can run at once. `prompt` goes before every text that is embedded.
+    """
 
     name: str
     task: Task
@@ -109,8 +119,22 @@ class ModelCard:
     provider: str
     provider_reason: str
     embedding_dim: int | None = None
+    prompt: str = ""
     labels: tuple[str, ...] = ()
+    generation: GenerationDefaults = PLAIN
+    max_beams: int = 1
     parity: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def max_input_tokens(self) -> int:
+        """The longest text or prompt that is read."""
+        own = self.generation
+        return own.max_source_tokens if own.has_source else self.max_tokens
+
+    def room(self, prompt_tokens: int) -> int:
+        """How many tokens can be generated for a prompt; less than 1 where none can."""
+        own = self.generation
+        return self.max_tokens - (len(own.decoder_start) if own.has_source else prompt_tokens)
 
 
 class ServedModel(Protocol):
@@ -126,7 +150,7 @@ class EmbeddingModel(ServedModel, Protocol):
     """Texts, as token ids with their special tokens, to pooled vectors."""
 
     async def embed(self, texts: Sequence[TokenIds]) -> Floats:
-        """Vectors [N, D] in the order of `texts`; each 1 to `card.max_tokens` tokens long."""
+        """Vectors [N, D] in the order of `texts`; each 1 to `card.max_input_tokens` tokens long."""
         ...
 
 
@@ -142,7 +166,7 @@ class GenerationModel(ServedModel, Protocol):
     """A prompt, as token ids, to a stream of text."""
 
     def generate(self, prompt: TokenIds, sampling: Sampling) -> Generation:
-        """Start at once. `len(prompt) + sampling.max_tokens` is at most `card.max_tokens`.
+        """Start at once; `sampling.max_tokens` is at most `card.room(len(prompt))`.
 
         Raises `Overloaded` when the queue is full.
         """

@@ -1,14 +1,15 @@
 """Engines under the names they are served by: what the dialects ask, made of artifacts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from export.artifact import Artifact, ServedOutput
+from export.artifact import Artifact, ArtifactError, Manifest, Scoring, ServedOutput
 from export.session import Hardware
 from model_core.tokenization import Tokenizer
 from service.engines.batcher import Batcher
-from service.engines.generation import GenerationEngine, Stream
+from service.engines.generation import GenerationEngine
 from service.engines.pooling import sigmoid, softmax
+from service.engines.stream import Stream
 from service.messages import Floats, ModelCard, Sampling, Task, TokenIds
 
 
@@ -61,14 +62,28 @@ def served_encoder(
     tokenizer: Tokenizer,
     batcher: Batcher,
 ) -> BatchedEmbedding | BatchedClassification:
-    """One output of an encoder: a classifier where it has labels, else an embedding model."""
-    if not served.labels:
-        dim = artifact.manifest.config["dim"]
-        card = card_of(artifact, served, Task.EMBED, hardware, int(str(dim)))
+    """One output of an encoder: an embedding model where it gives vectors, else a classifier.
+
+    Raises `ArtifactError` for scores of every token, which no route gives yet.
+    """
+    if served.per_token:
+        raise ArtifactError(
+            f"{artifact.folder}: {served.name!r} gives scores of every token of a text "
+            f"({served.output}); only embeddings and scores of texts are served"
+        )
+    if served.dim is not None:
+        card = card_of(artifact, served, Task.EMBED, hardware)
         return BatchedEmbedding(card, tokenizer, batcher, served.output)
     card = card_of(artifact, served, Task.CLASSIFY, hardware)
-    probabilities = sigmoid if served.multi_label else softmax
+    probabilities = PROBABILITIES[served.scoring]
     return BatchedClassification(card, tokenizer, batcher, served.output, probabilities)
+
+
+PROBABILITIES: Mapping[Scoring, Callable[[Floats], Floats]] = {
+    Scoring.SOFTMAX: softmax,
+    Scoring.SIGMOID: sigmoid,
+    Scoring.IDENTITY: lambda scores: scores,
+}
 
 
 def card_of(
@@ -76,8 +91,6 @@ def card_of(
     served: ServedOutput,
     task: Task,
     hardware: Hardware,
-    embedding_dim: int | None = None,
-    max_tokens: int | None = None,
 ) -> ModelCard:
     """What the manifest and the hardware say of a served model."""
     manifest = artifact.manifest
@@ -85,14 +98,24 @@ def card_of(
     return ModelCard(
         name=served.name,
         task=task,
-        max_tokens=max_tokens or manifest.max_tokens,
+        max_tokens=manifest.max_tokens,
         precision=manifest.precision,
         created=manifest.created,
         source=manifest.source,
         licence=manifest.licence,
         provider=hardware.provider,
         provider_reason=hardware.reason,
-        embedding_dim=embedding_dim,
+        embedding_dim=served.dim,
+        prompt=prompt_of(manifest) if task is Task.EMBED else "",
         labels=served.labels,
+        generation=manifest.generation,
         parity=figures,
     )
+
+
+def prompt_of(manifest: Manifest) -> str:
+    """What an embedding model's authors want before every text."""
+    sentence = manifest.sentence
+    if sentence is None or sentence.default_prompt is None:
+        return ""
+    return sentence.prompts[sentence.default_prompt]

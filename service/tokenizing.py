@@ -34,7 +34,7 @@ class Tokenizing:
     async def inputs(self, model: ServedModel, value: TextInput, *, field: str) -> list[TokenIds]:
         """Token ids of each item: texts with the model's special tokens, token ids as they are.
 
-        Each is 1 to `card.max_tokens` long. Raises `InvalidRequest` or `TooManyTokens`, whose
+        Each is 1 to `card.max_input_tokens` long. Raises `InvalidRequest` or `TooManyTokens`, whose
         field is that of the item at fault, such as `input[3]`.
         """
         is_single = isinstance(value, str) or _is_ids(value)
@@ -96,7 +96,8 @@ class Tokenizing:
             size = byte_count(text)
             self._require_size(size, model, field)
             total += size
-        tokenizer = model.tokenizer
+        tokenizer, prompt = model.tokenizer, model.card.prompt
+        texts = [prompt + text for text in texts] if prompt else texts
         try:
             if len(texts) == 1:
                 return [await self._offload.run(total, tokenizer.encode, texts[0])]
@@ -106,11 +107,12 @@ class Tokenizing:
             raise InvalidRequest(f"{field}: {error}", field=field) from error
 
     def _require_size(self, size: int, model: ServedModel, field: str) -> None:
-        limit = self._max_bytes_per_token * model.card.max_tokens
+        tokens = model.card.max_input_tokens
+        limit = self._max_bytes_per_token * tokens
         if size > limit:
             raise TooManyTokens(
-                f"{field} is {size} bytes; model {model.card.name!r} takes {model.card.max_tokens} "
-                f"tokens, and a text of more than {limit} bytes is not read",
+                f"{field} is {size} bytes; model {model.card.name!r} takes {tokens} tokens, "
+                f"and a text of more than {limit} bytes is not read",
                 field=field,
             )
 
@@ -132,13 +134,13 @@ def require_known_ids(ids: Sequence[int], tokenizer: Tokenizer, *, field: str) -
 
 
 def require_length(ids: Sequence[int], model: ServedModel, *, field: str) -> None:
-    """Raises unless there are 1 to `card.max_tokens` ids; the message has both counts."""
+    """Raises unless there are 1 to `card.max_input_tokens` ids; the message has both counts."""
     if not ids:
         raise InvalidRequest(f"{field} is empty; it needs a token at least", field=field)
-    if len(ids) > model.card.max_tokens:
+    if len(ids) > model.card.max_input_tokens:
         raise TooManyTokens(
             f"{field} has {len(ids)} tokens; model {model.card.name!r} takes at most "
-            f"{model.card.max_tokens}",
+            f"{model.card.max_input_tokens}",
             field=field,
         )
 

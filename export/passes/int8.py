@@ -18,10 +18,13 @@ MINIMUM_COLUMNS = 64  # a narrower product (a classifier's) costs nothing and de
 TINY = np.float32(1e-30)  # an all-zero row has scale 0, and dividing by it would give NaN
 
 
-def quantize_products(model: ir.Model, exact: Sequence[str] = ()) -> None:
+def quantize_products(
+    model: ir.Model, exact: Sequence[str] = (), minimum_columns: int = MINIMUM_COLUMNS
+) -> None:
     """Turn every product with a constant weight into its per-token int8 form, in place.
 
-    A product whose module has one of `exact` in its name stays in floating point.
+    A product whose module has one of `exact` in its name stays in floating point, and so does one
+    of fewer than `minimum_columns`.
     """
     graph = model.graph
     shared = {
@@ -33,7 +36,7 @@ def quantize_products(model: ir.Model, exact: Sequence[str] = ()) -> None:
     quantized: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
     weights: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
     for product in products(graph):
-        if product.columns < MINIMUM_COLUMNS or any(part in product.name for part in exact):
+        if product.columns < minimum_columns or any(part in product.name for part in exact):
             continue
         build = Builder(graph, product.node)
         if product.x not in quantized:

@@ -18,8 +18,21 @@ NEUTRAL = frozenset(
         "output_attentions", "finetuning_task", "is_encoder_decoder", "chunk_size_feed_forward",
         "transformers.js_config", "_attn_implementation", "_attn_implementation_autoset",
         "tokenizer_class", "task_specific_params", "sep_token_id", "directionality",
+        "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "prefix",
+        "unk_token_id", "mask_token_id", "cls_token_id", "summary_type", "summary_use_proj",
+        "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
+        "summary_last_dropout", "output_past", "_num_labels", "torchscript", "use_bfloat16",
+        "bad_words_ids", "do_sample", "early_stopping", "eos_token_ids", "length_penalty",
+        "max_length", "min_length", "no_repeat_ngram_size", "num_beams", "num_return_sequences",
+        "repetition_penalty", "temperature", "top_k", "top_p", "num_beam_groups",
+        "diversity_penalty", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty",
+        "output_scores", "return_dict_in_generate", "remove_invalid_values", "suppress_tokens",
+        "begin_suppress_tokens", "typical_p", "tf_legacy_loss",
     }
 )  # fmt: skip
+
+# Says nothing, whatever the field (pruned_heads, layers_to_keep).
+EMPTY: tuple[Any, ...] = (None, {}, [])
 
 
 class Fields:
@@ -63,6 +76,30 @@ class Fields:
         """Refuse `name` unless it is absent, null or one of `accepted`."""
         self.choose(name, dict.fromkeys((None, *accepted)))
 
+    def ignore(self, *names: str) -> None:
+        """Take note of fields that say nothing of the shape (dropouts, weights of a loss)."""
+        self.taken.update(names)
+
+    def optional(self, name: str, kind: type[T]) -> T | None:
+        """The value of `name`, checked to be a `kind`; None where it is absent or null."""
+        self.taken.add(name)
+        return None if self.values.get(name) is None else self.take(name, kind)
+
+    def nullable(self, name: str, kind: type[T], default: T) -> T | None:
+        """The value of `name`, where null says that there is none: only absent means `default`."""
+        return self.optional(name, kind) if name in self.values else default
+
+    def sequence(self, name: str, kind: type[T]) -> tuple[T, ...] | None:
+        """The values of a list, each checked to be a `kind`; None where it is absent or null."""
+        items = cast("list[Any] | None", self.optional(name, list))
+        if items is None:
+            return None
+        if not all(isinstance(item, kind) for item in items):
+            raise ConfigError(
+                f"{self.origin}: {name!r} is {items!r}, expected a list of {kind.__name__}"
+            )
+        return tuple(items)
+
     def nested(self, name: str) -> "Fields":
         """The fields of a nested configuration; empty when absent."""
         self.taken.add(name)
@@ -76,7 +113,7 @@ class Fields:
         left = {
             name
             for name, value in self.values.items()
-            if name.startswith(prefix) and name not in self.taken and value is not None
+            if name.startswith(prefix) and name not in self.taken and value not in EMPTY
         } - NEUTRAL
         if left:
             raise ConfigError(f"{self.origin} has fields that are not supported: {sorted(left)}")

@@ -13,11 +13,11 @@ from model_core.attention import Attend
 from model_core.checkpoints.errors import CheckpointError
 from model_core.checkpoints.fields import Fields
 from model_core.checkpoints.gguf_metadata import read_gguf_metadata
-from model_core.checkpoints.key_rules import Drop, KeyRule, match
+from model_core.checkpoints.key_rules import Drop, KeyRule, Rename, Split, match
 from model_core.checkpoints.readers import TensorReader, open_tensors
 from model_core.checkpoints.sources import Located
 from model_core.config import TransformerConfig
-from model_core.families import FAMILIES, Family, Format, find_family
+from model_core.families import FAMILIES, Family, find_family
 from model_core.heads import TransformerWithHeads
 from model_core.transformer import Transformer
 
@@ -26,15 +26,24 @@ from model_core.transformer import Transformer
 class Description:
     """What a checkpoint says it is, before any tensor is read.
 
-    `labels` are the class names of a classifier, in order; `multi_label` whether they exclude
-    one another.
+    `values` are the fields of its `config.json` (of a GGUF file, what they would be); `labels`
+    the class names of a classifier, in order; `multi_label` whether several may hold at once.
     """
 
     family: Family
-    format: Format
-    fields: Fields
-    labels: tuple[str, ...]
-    multi_label: bool
+    values: Mapping[str, Any]
+    origin: str
+    labels: tuple[str, ...] = ()
+    multi_label: bool = False
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes that the checkpoint was saved from, as the ecosystem calls them."""
+        return tuple(self.values.get("architectures") or ())
+
+    def config(self, reader: TensorReader) -> TransformerConfig:
+        """The shape; raises `ConfigError` for a field that is wrong or not supported."""
+        return self.family.config(Fields(self.values, self.origin), reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +71,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The labels of `id2label` in the order of their numbers; empty where there are none."""
+    """The labels of `id2label` in the order of their numbers; empty where there are none.
+
+    A classifier that has two without a name of their own leaves `id2label` out.
+    """
     labels: Mapping[str, str] = config.get("id2label") or {}
+    if not labels and any("Classification" in kind for kind in config.get("architectures") or ()):
+        labels = {str(number): f"LABEL_{number}" for number in range(config.get("num_labels", 2))}
     try:
         return tuple(str(labels[number]) for number in sorted(labels, key=int))
     except (ValueError, TypeError) as error:
@@ -77,14 +91,19 @@ def describe(located: Located) -> Description:
         family = find_family(FAMILIES, str(metadata.get("general.architecture")))
         if family.gguf is None:
             raise CheckpointError(f"{located.gguf}: GGUF of {family.names[0]} is not supported")
-        return Description(family, family.gguf, Fields(metadata, located.gguf.name), (), False)
+        fields = Fields(metadata, located.gguf.name)
+        values = family.gguf.fields(fields, open_tensors(located))
+        return Description(family, values, located.gguf.name)
     if "config.json" not in located.files:
         raise CheckpointError(f"{located.source} has no config.json")
-    config = read_json(located.files["config.json"])
-    family = find_family(FAMILIES, str(config.get("model_type")))
-    multi_label = config.get("problem_type") == "multi_label_classification"
-    fields = Fields(config, "config.json")
-    return Description(family, family.hugging_face, fields, class_names(config), multi_label)
+    return describe_config(read_json(located.files["config.json"]))
+
+
+def describe_config(values: Mapping[str, Any]) -> Description:
+    """The same of the fields of a `config.json`."""
+    family = find_family(FAMILIES, str(values.get("model_type")))
+    multi_label = values.get("problem_type") == "multi_label_classification"
+    return Description(family, values, "config.json", class_names(values), multi_label)
 
 
 def load(located: Located, attend: Attend, heads: Sequence[str] = ()) -> Loaded:
@@ -94,10 +113,11 @@ def load(located: Located, attend: Attend, heads: Sequence[str] = ()) -> Loaded:
     missing, unexpected and misshaped tensors at once.
     """
     description = describe(located)
-    reader = open_tensors(located)
-    config = description.format.config(description.fields, frozenset(reader.names()))
+    family, reader = description.family, open_tensors(located)
+    config = description.config(reader)
     model = build(config, description, attend, heads)
-    unused = fill(model, reader, description.format.rules(config), description, located.source)
+    rules = family.gguf.rules if located.gguf and family.gguf else family.rules
+    unused = fill(model, reader, rules(config), family.prefix, located.source)
     return Loaded(model.eval(), config, description, unused)
 
 
@@ -115,7 +135,7 @@ def build(
                 f"it has: {', '.join(available)}"
             )
         labels = len(description.labels)
-        built = {name: available[name](transformer, labels) for name in heads}
+        built = {name: available[name].build(transformer, labels) for name in heads}
         return TransformerWithHeads(transformer, built)
 
 
@@ -123,55 +143,93 @@ def fill(
     model: TransformerWithHeads,
     reader: TensorReader,
     rules: Sequence[KeyRule],
-    description: Description,
+    prefix: str,
     source: str,
 ) -> tuple[str, ...]:
-    """Give `model` the tensors of `reader`; returns the names of those it has no use for."""
-    expected = dict(model.named_parameters(remove_duplicate=False))
-    values: dict[str, Tensor] = {}
-    unused: list[str] = []
-    unexpected: list[str] = []
-    misshaped: list[str] = []
-    prefix = description.format.optional_prefix
+    """Give `model` the tensors of `reader`; returns the names of those it has no use for.
+
+    Each is read, converted and kept or let go before the next: what is held at once is the model
+    and one tensor.
+    """
+    account = Account(dict(model.named_parameters(remove_duplicate=False)))
     # A name may stand for one head or another (BERT's "classifier"): for the one the model has.
-    rules = sorted(
-        rules, key=lambda rule: not isinstance(rule, Drop) and is_absent_head(model, rule.ours)
-    )
+    rules = sorted(rules, key=lambda rule: any(is_absent(model, name) for name in rule.targets))
     for name in reader.names():
         found = match(rules, name, prefix)
         if found is None:
-            unexpected.append(name)
-        elif (
-            isinstance(found.rule, Drop) or found.ours is None or is_absent_head(model, found.ours)
-        ):
-            unused.append(name)
-        elif found.ours not in expected:
-            unexpected.append(f"{name} (as {found.ours})")
-        elif reader.shape(name) != tuple(expected[found.ours].shape):
-            wanted = tuple(expected[found.ours].shape)
-            misshaped.append(f"{name} is {reader.shape(name)}, expected {wanted}")
+            account.unexpected.append(name)
+        elif isinstance(found.rule, Drop) or any(is_absent(model, ours) for ours in found.ours):
+            account.unused.append(name)
         else:
-            values[found.ours] = found.rule.transform(reader.read(name)).float()
-
-    # Tied parameters are one object under several names: a value for one serves all.
-    by_identity = {id(expected[name]): value for name, value in values.items()}
-    missing = [name for name, parameter in expected.items() if id(parameter) not in by_identity]
-    report(source, missing=missing, unexpected=unexpected, misshaped=misshaped)
-
-    shared = {key: torch.nn.Parameter(value, False) for key, value in by_identity.items()}
-    state = {name: shared[id(parameter)] for name, parameter in expected.items()}
-    model.load_state_dict(state, assign=True)
-    return tuple(unused)
+            account.take(name, reader, found.rule, found.ours)
+    model.load_state_dict(account.state(source), assign=True)
+    return tuple(account.unused)
 
 
-def is_absent_head(model: TransformerWithHeads, name: str) -> bool:
+def is_absent(model: TransformerWithHeads, name: str) -> bool:
     """Whether `name` belongs to a head that this model was built without."""
     room, _, rest = name.partition(".")
     return room == "heads" and rest.partition(".")[0] not in model.heads
 
 
-def report(source: str, **problems: Sequence[str]) -> None:
-    """Raise `CheckpointError` with everything that is wrong, unless nothing is."""
-    lines = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
-    if lines:
-        raise CheckpointError(f"the tensors of {source} don't fit the model; " + "; ".join(lines))
+class Account:
+    """What became of each tensor of a checkpoint, and of each parameter of a model.
+
+    Tied parameters are one object under several names (`expected`): a value for one serves all,
+    and a second value has to be the same.
+    """
+
+    def __init__(self, expected: Mapping[str, torch.nn.Parameter]) -> None:
+        self.expected = expected
+        self.values: dict[int, Tensor] = {}
+        self.origins: dict[int, str] = {}
+        self.unused: list[str] = []
+        self.unexpected: list[str] = []
+        self.misshaped: list[str] = []
+        self.differing: list[str] = []
+
+    def take(
+        self, name: str, reader: TensorReader, rule: Rename | Split, ours: Sequence[str]
+    ) -> None:
+        """The checkpoint's tensor `name` for our parameters `ours`."""
+        strange = [target for target in ours if target not in self.expected]
+        if strange:
+            self.unexpected.append(f"{name} (as {', '.join(strange)})")
+            return
+        wanted = [self.expected[target].shape for target in ours]
+        try:
+            parts = rule.load(reader.read(name))
+        except (RuntimeError, IndexError):  # of a shape that the rule's layout can't be cut from
+            parts = ()
+        if [part.shape for part in parts] != wanted:
+            shapes = " and ".join(str(tuple(shape)) for shape in wanted)
+            self.misshaped.append(f"{name} is {reader.shape(name)}, expected {shapes}")
+            return
+        for target, part in zip(ours, parts, strict=True):
+            self.keep(id(self.expected[target]), name, part)
+
+    def keep(self, key: int, name: str, part: Tensor) -> None:
+        """A parameter's value, unless it has the same already."""
+        # A part of a tensor that was cut is copied: a view would keep the whole in memory.
+        value = part.to(torch.float32).contiguous()
+        if key not in self.values:
+            self.values[key], self.origins[key] = value, name
+        elif not torch.equal(self.values[key], value):
+            self.differing.append(f"{self.origins[key]} and {name}")
+
+    def state(self, source: str) -> dict[str, torch.nn.Parameter]:
+        """The values by our names; raises `CheckpointError` with all that is wrong at once."""
+        missing = [name for name, item in self.expected.items() if id(item) not in self.values]
+        problems = {
+            "missing": missing,
+            "unexpected": self.unexpected,
+            "misshaped": self.misshaped,
+            "tied, but different": self.differing,
+        }
+        lines = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
+        if lines:
+            raise CheckpointError(
+                f"the tensors of {source} don't fit the model; " + "; ".join(lines)
+            )
+        shared = {key: torch.nn.Parameter(value, False) for key, value in self.values.items()}
+        return {name: shared[id(item)] for name, item in self.expected.items()}

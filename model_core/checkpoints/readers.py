@@ -79,7 +79,7 @@ class SafetensorsReader:
             shards = {single[0]: None}
 
         self._paths: dict[str, Path] = {}
-        self._handles: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
         for shard, promised in shards.items():
             if shard not in files:
                 raise CheckpointError(f"{shard} is missing: {INDEX_FILE} names it")
@@ -89,28 +89,31 @@ class SafetensorsReader:
                 raise CheckpointError(f"{files[shard]} lacks {', '.join(lacking)}")
             for name in held:
                 self._paths[name] = files[shard]
-                self._handles[name] = handle
+                self._shapes[name] = tuple(handle.get_slice(name).get_shape())
 
     def names(self) -> list[str]:
         """All tensors' names, shard by shard."""
-        return list(self._handles)
+        return list(self._paths)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; its values aren't read."""
-        return tuple(self._handle(name).get_slice(name).get_shape())
+        return self._shapes[self._known(name)]
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor in the type it is stored in."""
-        handle = self._handle(name)
+        path = self._paths[self._known(name)]
         try:
-            return handle.get_tensor(name)
+            # Mapped anew for each tensor, so that the pages of one that was converted (from
+            # bfloat16, say) are given back before the next is read.
+            with _open_safetensors(path) as handle:
+                return handle.get_tensor(name)
         except SafetensorError as error:
-            raise CheckpointError(f"{self._paths[name]}: {name}: {error}") from error
+            raise CheckpointError(f"{path}: {name}: {error}") from error
 
-    def _handle(self, name: str) -> Any:
-        if name not in self._handles:
+    def _known(self, name: str) -> str:
+        if name not in self._paths:
             raise CheckpointError(f"the checkpoint has no tensor {name!r}")
-        return self._handles[name]
+        return name
 
 
 class GgufReader:

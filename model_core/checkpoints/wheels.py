@@ -32,7 +32,9 @@ REQUIREMENT: Final = re.compile(
     r"==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)"
     r"(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
 )
-MODEL_SUFFIXES: Final = frozenset({".json", ".safetensors", ".gguf", ".txt", ".jinja", ".model"})
+MODEL_SUFFIXES: Final = frozenset(
+    {".json", ".safetensors", ".gguf", ".txt", ".jinja", ".model", ".spm"}
+)
 # Hidden, so that it isn't taken for one of the model's own files.
 RECORD_FILE: Final = ".source.json"
 DIGEST_PREFIX: Final = 16

@@ -4,123 +4,169 @@ from collections.abc import Sequence
 
 from model_core.checkpoints.fields import Fields
 from model_core.checkpoints.key_rules import Drop, KeyRule, Rename
+from model_core.checkpoints.readers import TensorReader
 from model_core.config import (
     Activation,
     AttentionConfig,
     EmbeddingConfig,
     FeedForwardConfig,
+    LanguageModelConfig,
     NormConfig,
     NormKind,
     NormPlacement,
+    PoolingMode,
     PositionKind,
+    Relative,
     StackConfig,
     TransformerConfig,
 )
-from model_core.families.family import Family, Format
-from model_core.heads import MaskedLanguageModelHead, SequenceClassifier, TokenClassifier
+from model_core.families.activations import ACTIVATIONS
+from model_core.families.family import Family, Head
+from model_core.heads import Classifier, MaskedLanguageModelHead
 from model_core.transformer import Transformer
 
-ACTIVATIONS = {
-    "gelu": Activation.GELU,
-    "gelu_new": Activation.GELU_TANH,
-    "gelu_pytorch_tanh": Activation.GELU_TANH,
-    "relu": Activation.RELU,
-    "silu": Activation.SILU,
-}
 
-
-def config(fields: Fields, _tensors: frozenset[str]) -> TransformerConfig:
+def config(fields: Fields, _tensors: TensorReader) -> TransformerConfig:
     """From `config.json`."""
+    built = encoder_config(fields, embedding_config(fields))
+    fields.finish()
+    return built
+
+
+def embedding_config(
+    fields: Fields,
+    *,
+    position_offset: int = 0,
+    token_types: int | None = None,
+    token_dim: int | None = None,
+) -> EmbeddingConfig:
+    """Learned positions, normalised; `token_types` for a family that has no field for them."""
+    return EmbeddingConfig(
+        vocab_size=fields.take("vocab_size", int),
+        position=PositionKind.LEARNED,
+        max_positions=fields.take("max_position_embeddings", int) - position_offset,
+        position_offset=position_offset,
+        token_types=fields.take("type_vocab_size", int, 2) if token_types is None else token_types,
+        norm=True,
+        token_dim=token_dim,
+    )
+
+
+def encoder_config(
+    fields: Fields,
+    embedding: EmbeddingConfig,
+    *,
+    activation: str = "gelu",
+    bias: bool = True,
+    relative: Relative | None = None,
+    shared_weights: bool = False,
+) -> TransformerConfig:
+    """The shape that BERT's kin have in common; `activation` is their default."""
     dim = fields.take("hidden_size", int)
     heads = fields.take("num_attention_heads", int)
     fields.require("position_embedding_type", "absolute")
     fields.require("is_decoder", False)
     fields.require("add_cross_attention", False)
-    fields.require("tie_word_embeddings", True)
-    built = TransformerConfig(
+    attention = AttentionConfig(heads, heads, dim // heads, bias=bias, output_bias=True)
+    return TransformerConfig(
         dim=dim,
-        embedding=EmbeddingConfig(
-            vocab_size=fields.take("vocab_size", int),
-            position=PositionKind.LEARNED,
-            max_positions=fields.take("max_position_embeddings", int),
-            token_types=fields.take("type_vocab_size", int, 2),
-            norm=True,
-        ),
         norm=NormConfig(NormKind.LAYER, fields.take("layer_norm_eps", float, 1e-12)),
         encoder=StackConfig(
-            layers=fields.take("num_hidden_layers", int),
-            attention=AttentionConfig(heads, heads, head_dim=dim // heads, bias=True),
+            embedding=embedding,
+            attention=(attention,) * fields.take("num_hidden_layers", int),
             feed_forward=FeedForwardConfig(
                 inner_dim=fields.take("intermediate_size", int),
-                activation=fields.choose("hidden_act", ACTIVATIONS, "gelu"),
+                activation=fields.choose("hidden_act", ACTIVATIONS, activation),
                 gated=False,
                 bias=True,
             ),
             placement=NormPlacement.POST,
             final_norm=False,
+            relative=relative,
+            shared_weights=shared_weights,
         ),
+        language_model=LanguageModelConfig(fields.take("tie_word_embeddings", bool, True)),
     )
-    fields.finish()
-    return built
 
 
-EMBEDDINGS = "transformer.embeddings"
-BLOCK = "transformer.encoder.blocks.{layer}"
-RULES: Sequence[KeyRule] = (
-    Rename("embeddings.word_embeddings", f"{EMBEDDINGS}.token"),
-    Rename("embeddings.position_embeddings", f"{EMBEDDINGS}.position"),
-    Rename("embeddings.token_type_embeddings", f"{EMBEDDINGS}.token_type"),
-    Rename("embeddings.LayerNorm", f"{EMBEDDINGS}.norm"),
-    Rename("encoder.layer.{layer}.attention.self.query", f"{BLOCK}.attention.query"),
-    Rename("encoder.layer.{layer}.attention.self.key", f"{BLOCK}.attention.key"),
-    Rename("encoder.layer.{layer}.attention.self.value", f"{BLOCK}.attention.value"),
-    Rename("encoder.layer.{layer}.attention.output.dense", f"{BLOCK}.attention.output"),
-    Rename("encoder.layer.{layer}.attention.output.LayerNorm", f"{BLOCK}.attention_norm"),
-    Rename("encoder.layer.{layer}.intermediate.dense", f"{BLOCK}.feed_forward.up"),
-    Rename("encoder.layer.{layer}.output.dense", f"{BLOCK}.feed_forward.down"),
-    Rename("encoder.layer.{layer}.output.LayerNorm", f"{BLOCK}.feed_forward_norm"),
-    Rename("pooler.dense", "heads.sequence_classifier.pooler"),
-    Rename("classifier", "heads.sequence_classifier.output"),
-    Rename("classifier", "heads.token_classifier.output"),
-    Rename("cls.predictions.transform.dense", "heads.masked_lm.transform"),
-    Rename("cls.predictions.transform.LayerNorm", "heads.masked_lm.norm"),
-    Rename("cls.predictions", "heads.masked_lm.output"),
-    Drop("cls.predictions.decoder", "tied to the token embedding and to cls.predictions.bias"),
-    Drop("cls.seq_relationship", "next-sentence prediction, a pre-training aid"),
-    Drop("embeddings.position_ids", "0, 1, 2, … saved by old versions"),
-)
+def encoder_rules(prefix: str) -> Sequence[KeyRule]:
+    """The names that BERT's kin have in common, under the `prefix` of each."""
+    ours, block = "transformer.encoder.embeddings", "transformer.encoder.blocks.{layer}"
+    theirs, layer = f"{prefix}embeddings", f"{prefix}encoder.layer.{{layer}}"
+    return (
+        Rename(f"{theirs}.word_embeddings", f"{ours}.token"),
+        Rename(f"{theirs}.position_embeddings", f"{ours}.position"),
+        Rename(f"{theirs}.token_type_embeddings", f"{ours}.token_type"),
+        Rename(f"{theirs}.LayerNorm", f"{ours}.norm"),
+        Rename(f"{layer}.attention.self.query", f"{block}.attention.query"),
+        Rename(f"{layer}.attention.self.key", f"{block}.attention.key"),
+        Rename(f"{layer}.attention.self.value", f"{block}.attention.value"),
+        Rename(f"{layer}.attention.output.dense", f"{block}.attention.output"),
+        Rename(f"{layer}.attention.output.LayerNorm", f"{block}.attention_norm"),
+        Rename(f"{layer}.intermediate.dense", f"{block}.feed_forward.up"),
+        Rename(f"{layer}.output.dense", f"{block}.feed_forward.down"),
+        Rename(f"{layer}.output.LayerNorm", f"{block}.feed_forward_norm"),
+        Drop(f"{theirs}.position_ids", "0, 1, 2, … saved by old versions"),
+    )
+
+
+def rules(shape: TransformerConfig) -> Sequence[KeyRule]:
+    """The names in a `Bert…` model with a head."""
+    return (
+        *encoder_rules("bert."),
+        Rename("bert.pooler.dense", "heads.sequence_classifier.hidden"),
+        Rename("classifier", "heads.sequence_classifier.output"),
+        Rename("classifier", "heads.token_classifier.output"),
+        Rename("cls.predictions.transform.dense", "heads.masked_lm.transform"),
+        Rename("cls.predictions.transform.LayerNorm", "heads.masked_lm.norm"),
+        *token_score_rules("cls.predictions", shape),
+        Drop("cls.seq_relationship", "next-sentence prediction, a pre-training aid"),
+    )
+
+
+def token_score_rules(theirs: str, shape: TransformerConfig) -> Sequence[KeyRule]:
+    """The names of a masked LM's output: `theirs` has a `bias`, and a `decoder` tied to it and to
+    the token embedding, or to nothing at all."""
+    output = "heads.masked_lm.output"
+    if shape.language_model.tied:
+        return Rename(f"{theirs}.bias", f"{output}.bias"), Rename(f"{theirs}.decoder", output)
+    return Rename(f"{theirs}.decoder", output), Drop(f"{theirs}.bias", "the decoder has its own")
 
 
 def masked_lm(transformer: Transformer, _labels: int) -> MaskedLanguageModelHead:
     """`BertForMaskedLM`'s head."""
-    shape = transformer.config
-    if shape.encoder is None:
-        raise TypeError("a masked language model needs an encoder")
-    return MaskedLanguageModelHead(
-        shape.dim,
-        shape.embedding.vocab_size,
-        shape.encoder.feed_forward.activation,
-        shape.norm,
-        transformer.embeddings.token,
+    return masked_lm_head(transformer, transformer.config.output_stack.feed_forward.activation)
+
+
+def masked_lm_head(transformer: Transformer, activation: Activation) -> MaskedLanguageModelHead:
+    """That of BERT's kin, some of which have an activation of their own in it."""
+    shape, embedding = transformer.config, transformer.token_embedding
+    tied = shape.language_model.tied
+    return MaskedLanguageModelHead(shape.dim, activation, shape.norm, embedding, tied=tied)
+
+
+def sequence_classifier(transformer: Transformer, labels: int) -> Classifier:
+    """`BertForSequenceClassification`'s head, whose hidden layer is BERT's pooler."""
+    return Classifier(
+        transformer.config.dim, labels, pooling=PoolingMode.CLS, hidden=Activation.TANH
     )
 
 
-def sequence_classifier(transformer: Transformer, labels: int) -> SequenceClassifier:
-    """`BertForSequenceClassification`'s head, on the hidden state of [CLS]."""
-    return SequenceClassifier(transformer.config.dim, labels, tanh_pooler=True)
-
-
-def token_classifier(transformer: Transformer, labels: int) -> TokenClassifier:
+def token_classifier(transformer: Transformer, labels: int) -> Classifier:
     """`BertForTokenClassification`'s head."""
-    return TokenClassifier(transformer.config.dim, labels)
+    return Classifier(transformer.config.dim, labels)
 
 
 BERT = Family(
     names=("bert",),
-    hugging_face=Format(config, lambda _: RULES, optional_prefix="bert."),
+    title="BERT",
+    config=config,
+    rules=rules,
+    architecture="BertModel",
+    prefix="bert.",
     heads={
-        "masked_lm": masked_lm,
-        "sequence_classifier": sequence_classifier,
-        "token_classifier": token_classifier,
+        "masked_lm": Head("BertForMaskedLM", masked_lm),
+        "sequence_classifier": Head("BertForSequenceClassification", sequence_classifier),
+        "token_classifier": Head("BertForTokenClassification", token_classifier),
     },
 )

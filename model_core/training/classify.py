@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model_core.checkpoints.sources import locate
-from model_core.heads import SequenceClassifier
+from model_core.heads import Classifier
 from model_core.training.data import ClassificationData, Examples, read_classification_data
 from model_core.training.errors import TrainingError
 from model_core.training.head import Embedder, Trained, Vectors, predict, scores, train_head
@@ -203,7 +203,7 @@ def check_writable(output: Path) -> None:
         raise TrainingError(f"{existing} can't be written to; name another folder for the head")
 
 
-def write_head(output: Path, head: SequenceClassifier, about: dict[str, Any]) -> None:
+def write_head(output: Path, head: Classifier, about: dict[str, Any]) -> None:
     """Both files into `output`, each whole or not at all, others there left alone."""
     state = {name: value.contiguous() for name, value in head.state_dict().items()}
     text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"

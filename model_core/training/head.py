@@ -13,9 +13,14 @@ from torch.nn import functional as F
 
 from model_core.attention import Fused, Padded
 from model_core.checkpoints.load import load
-from model_core.checkpoints.sentence_transformers import SentencePooling, read_pooling
+from model_core.checkpoints.sentence_transformers import (
+    load_sentence_embedder,
+    read_sentence_config,
+)
 from model_core.checkpoints.sources import Located
-from model_core.heads import SequenceClassifier, normalize, pool
+from model_core.heads import Classifier
+from model_core.pooling import SentenceEmbedder
+from model_core.sentence_config import SentenceConfig
 from model_core.tokenization import Tokenizer
 from model_core.training.errors import TrainingError
 from model_core.training.metrics import macro_f1, temperature
@@ -34,7 +39,7 @@ class Embedder:
 
     transformer: Transformer
     tokenizer: Tokenizer
-    pooling: SentencePooling
+    sentence: SentenceEmbedder
 
     @classmethod
     def of(cls, located: Located) -> "Embedder":
@@ -43,20 +48,24 @@ class Embedder:
         if model.config.encoder is None or model.config.decoder is not None:
             raise TrainingError(f"{located.source} is no encoder, so it gives no embeddings")
         tokenizer = Tokenizer.from_files(located.files)
-        return cls(model.model.transformer, tokenizer, read_pooling(located) or SentencePooling())
+        config = read_sentence_config(located) or SentenceConfig()
+        if config.lowercase:
+            tokenizer = tokenizer.lowercased()
+        sentence = load_sentence_embedder(located, config, model.config.dim)
+        return cls(model.model.transformer, tokenizer, sentence)
 
     @property
     def dim(self) -> int:
         """The length of a vector."""
-        return self.transformer.config.dim
+        return self.sentence.config.vector_dim(self.transformer.config.dim)
 
     def embed(self, texts: Sequence[str], on_progress: Progress) -> Tensor:
         """Vectors [N, E] in the order of `texts`, those of more than `max_tokens` cut short.
 
         Runs them by length, so that hardly any padding is computed.
         """
-        positions = self.transformer.config.embedding.max_positions
-        limit = min(self.pooling.max_tokens or positions, positions)
+        positions = self.transformer.config.output_stack.embedding.max_positions
+        limit = min(self.sentence.config.max_tokens or positions, positions)
         token_ids = [ids[:limit] for ids in self.tokenizer.encode_batch(texts)]
         by_length = sorted(range(len(texts)), key=lambda index: len(token_ids[index]))
         vectors = torch.empty(len(texts), self.dim)
@@ -79,8 +88,7 @@ class Embedder:
         is_even = bool((lengths_B == padded_BS.shape[1]).all())
         mask = None if is_even else torch.arange(padded_BS.shape[1]) < lengths_B[:, None]
         hidden_BSE = self.transformer.encode(padded_BS, Padded.of(padded_BS, mask))
-        pooled_BE = pool(hidden_BSE, lengths_B, self.pooling.mode)
-        return normalize(pooled_BE) if self.pooling.normalize else pooled_BE
+        return self.sentence(hidden_BSE, lengths_B)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +123,7 @@ ITERATIONS: Final = 100
 class Trained:
     """A head, how it was fitted, and the temperature that is folded into its weights."""
 
-    head: SequenceClassifier
+    head: Classifier
     regression: Regression
     temperature: float
     validation_macro_f1: float
@@ -159,7 +167,7 @@ def fit(
     regression: Regression,
     generator: torch.Generator,
     iterations: int,
-) -> SequenceClassifier:
+) -> Classifier:
     """Softmax regression on all examples at once, by L-BFGS.
 
     The objective is convex, so `generator`, which draws the first weights, hardly matters.
@@ -188,7 +196,7 @@ def fit(
         return loss
 
     optimizer.step(objective)  # pyright: ignore[reportUnknownMemberType]
-    head = SequenceClassifier(x_NE.shape[1], classes, tanh_pooler=False)
+    head = Classifier(x_NE.shape[1], classes)
     with torch.no_grad():
         head.output.weight.copy_(weight_CE / std_E)
         head.output.bias.copy_(bias_C - head.output.weight @ mean_E)
@@ -196,17 +204,17 @@ def fit(
 
 
 @torch.no_grad()
-def scores(head: SequenceClassifier, vectors_NE: Tensor) -> Tensor:
+def scores(head: Classifier, vectors_NE: Tensor) -> Tensor:
     """Logits [N, C]."""
     return head(vectors_NE)
 
 
-def predict(head: SequenceClassifier, vectors_NE: Tensor) -> Tensor:
+def predict(head: Classifier, vectors_NE: Tensor) -> Tensor:
     """The number of the likeliest label [N]."""
     return scores(head, vectors_NE).argmax(dim=-1)
 
 
-def divide(head: SequenceClassifier, by: float) -> None:
+def divide(head: Classifier, by: float) -> None:
     """Scale the logits of `head` in place: its answers stay, its confidence changes."""
     with torch.no_grad():
         head.output.weight.div_(by)

@@ -1,5 +1,6 @@
 """From the sampling fields of OpenAI's bodies to `Sampling`: defaults, and checks over fields."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from service.api.openai_types import ChatBody, CompletionsBody, SamplingBody
@@ -8,14 +9,20 @@ from service.messages import GenerationModel, Sampling
 
 COMPLETION_MAX_TOKENS = 16
 SEEDS = 2**63
+SAMPLES = {"temperature": (0.0,), "top_p": (1.0,), "top_k": (0, -1), "min_p": (0.0,)}
+"""Fields of sampling, with the values that ask for none of it."""
+SEARCHES = {"best_of": (1,), "length_penalty": (1.0,), "early_stopping": (False,)}
+"""Fields of a beam search, likewise."""
 
 
 def completion_sampling(body: CompletionsBody, model: GenerationModel, prompt: int) -> Sampling:
-    """How a prompt of `prompt` tokens is continued; 16 tokens, or the room left, by default."""
+    """How a prompt of `prompt` tokens is continued; 16 tokens, or the room left, by default.
+
+    What answers a source ends by itself, and may take all the room.
+    """
     room = _room(model, prompt, "prompt")
-    max_tokens = body.max_tokens
-    if max_tokens is None:
-        max_tokens = min(COMPLETION_MAX_TOKENS, room)
+    usual = room if model.card.generation.has_source else min(COMPLETION_MAX_TOKENS, room)
+    max_tokens = usual if body.max_tokens is None else body.max_tokens
     return _sampling(body, model, prompt, "max_tokens", max_tokens, body.logprobs)
 
 
@@ -50,7 +57,7 @@ def for_choice(sampling: Sampling, choice: int) -> Sampling:
 
 
 def _room(model: GenerationModel, prompt: int, field: str) -> int:
-    room = model.card.max_tokens - prompt
+    room = model.card.room(prompt)
     if room < 1:
         raise TooManyTokens(
             f"{field} has {prompt} tokens; model {model.card.name!r} holds "
@@ -68,11 +75,11 @@ def _sampling(
     max_tokens: int,
     top_logprobs: int | None,
 ) -> Sampling:
-    if prompt + max_tokens > model.card.max_tokens:
+    room = model.card.room(prompt)
+    if max_tokens > room:
         raise TooManyTokens(
-            f"{max_tokens_field} is {max_tokens} and the prompt has {prompt} tokens, "
-            f"{prompt + max_tokens} together; model {model.card.name!r} holds "
-            f"{model.card.max_tokens}",
+            f"{max_tokens_field} is {max_tokens} and the prompt has {prompt} tokens; model "
+            f"{model.card.name!r} has room for {room} more, of {model.card.max_tokens}",
             field=max_tokens_field,
         )
     min_tokens = body.min_tokens or 0
@@ -83,9 +90,16 @@ def _sampling(
         )
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("stream_options needs stream to be true", field="stream_options")
+    beams = _beams(body, model)
+    if beams > 1 and top_logprobs is not None:
+        raise InvalidRequest("logprobs is not supported with a beam search", field="logprobs")
+    own = model.card.generation
+    searches = beams > 1 or bool(body.use_beam_search)
+    # Models that answer a source were made to be searched, those that continue to be sampled.
+    temperature = 0.0 if searches or (own.has_source and not _samples(body)) else 1.0
     return Sampling(
         max_tokens=max_tokens,
-        temperature=1.0 if body.temperature is None else body.temperature,
+        temperature=temperature if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=0 if body.top_k is None else max(body.top_k, 0),
         min_p=0.0 if body.min_p is None else body.min_p,
@@ -98,7 +112,52 @@ def _sampling(
         repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
         logit_bias=_logit_bias(body.logit_bias or {}, model.tokenizer.vocab_size),
         top_logprobs=top_logprobs,
+        beams=beams,
+        length_penalty=own.length_penalty if body.length_penalty is None else body.length_penalty,
+        early_stopping=own.early_stopping if body.early_stopping is None else body.early_stopping,
     )
+
+
+def _samples(body: SamplingBody) -> bool:
+    """Whether a field is given that only sampling heeds."""
+    return any(getattr(body, name) is not None for name in SAMPLES)
+
+
+def _beams(body: SamplingBody, model: GenerationModel) -> int:
+    """How many beams there are: those asked for, else those of the model's authors."""
+    own, limit = model.card.generation.beams, model.card.max_beams
+    searches = body.use_beam_search
+    if searches is None:
+        searches = own > 1 and not _samples(body)
+    if not searches:
+        _refuse(body, SEARCHES, "needs use_beam_search to be true")
+        return 1
+    beams = body.best_of or own
+    if body.best_of is None and own == 1:
+        raise InvalidRequest(
+            f"use_beam_search needs best_of, the number of beams; 1 to {limit} are accepted",
+            field="best_of",
+        )
+    if beams > limit:
+        raise InvalidRequest(
+            f"best_of is {beams}; at most {limit} beams run at a time, which is the service's "
+            "number of slots",
+            field="best_of",
+        )
+    if (body.n or 1) > 1:
+        raise InvalidRequest(
+            f"n is {body.n}; a beam search gives one text. Send a temperature to sample several",
+            field="n",
+        )
+    _refuse(body, SAMPLES, "is for sampling, which a beam search doesn't")
+    return beams
+
+
+def _refuse(body: SamplingBody, fields: Mapping[str, Sequence[object]], why: str) -> None:
+    for name, neutral in fields.items():
+        value = getattr(body, name)
+        if value is not None and value not in neutral:
+            raise InvalidRequest(f"{name} {value} {why}", field=name)
 
 
 def _stop(stop: str | list[str] | None) -> tuple[str, ...]:

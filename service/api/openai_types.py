@@ -127,6 +127,18 @@ class SamplingBody(RequestBody):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, max_length=1024, description="Token id, as a string, to what is added to its logit."
     )
+    use_beam_search: bool | None = Field(
+        None, description="Look for the likeliest text; unless given, as the model's authors do."
+    )
+    best_of: int | None = Field(
+        None, ge=1, le=1024, description="How many beams a beam search has; without one, 1 alone."
+    )
+    length_penalty: float | None = Field(
+        None, ge=-10, le=10, description="Beams compare by log probability / length ** this."
+    )
+    early_stopping: bool | None = Field(
+        None, description="End a beam search as soon as as many texts as beams have ended."
+    )
     ignore_eos: bool | None = Field(None, description="Go on after the model's end token.")
     min_tokens: int | None = Field(
         None, ge=0, le=INT64_MAX, description="Fewest tokens before the end token may come."
@@ -145,7 +157,6 @@ class CompletionsBody(SamplingBody):
     logprobs: int | None = Field(
         None, ge=0, le=20, description="Give log probabilities of this many of the likeliest."
     )
-    best_of: Literal[1] | None = None
     suffix: Unsupported = None
 
 

@@ -1,6 +1,6 @@
 """What operators ask: alive, ready, what is served and how, the metrics."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from starlette.requests import Request
@@ -68,4 +68,6 @@ class Operations:
 
 
 def _info(card: ModelCard) -> dict[str, Any]:
-    return {name: value for name, value in asdict(card).items() if value not in (None, ())}
+    told = {field.name: getattr(card, field.name) for field in fields(card)}
+    told["generation"] = card.generation.model_dump(exclude_defaults=True)
+    return {name: value for name, value in told.items() if value not in (None, (), {})}

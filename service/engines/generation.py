@@ -1,7 +1,8 @@
 """The generation engine: one thread that steps all running sequences together.
 
-Each step: take in what arrived, drop what was cancelled, admit to free slots, run at most one
-chunk of prefill and one token for every running row, choose all next tokens, send them on.
+Each step: take in what arrived, drop what was cancelled, admit to free slots, encode sources within
+a budget, run at most one chunk of prefill and one token for every running row, choose all next
+tokens, send them on.
 """
 
 import asyncio
@@ -13,21 +14,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
+from export.artifact import PLAIN, GenerationDefaults
 from model_core.tokenization import Tokenizer
+from service.engines.beams import Beams
 from service.engines.sampling import Sampler
 from service.engines.scheduler import Scheduler, Sequence
+from service.engines.search import Rules, Search, Step
 from service.engines.slots import Slots
+from service.engines.stream import Stream, deliver_all
 from service.engines.text import TextStream
 from service.errors import AnatomyError, EngineFailure, NotReady, Overloaded
-from service.messages import (
-    FinishReason,
-    Floats,
-    GenerationChunk,
-    Sampling,
-    TokenIds,
-    TokenLogprob,
-    join,
-)
+from service.messages import FinishReason, Floats, GenerationChunk, Sampling, TokenIds
+
+NOT_FINITE = "the model gave a value that is not finite"
 
 Clock = Callable[[], float]
 
@@ -41,71 +42,30 @@ class Observer(Protocol):
 
 
 @dataclass(eq=False)
-class Stream:
-    """A running generation as its reader sees it: an async iterator of chunks.
+class Request:
+    """A generation as the engine sees it.
 
-    What comes while the reader is away is joined into one chunk, so that a slow reader holds no
-    more than its own text. Belongs to the event loop but for `cancelled`, which the engine reads.
+    The rows that its search runs now are `rows` of the cache, which take `tokens` next.
     """
 
-    loop: asyncio.AbstractEventLoop
-    wake_engine: Callable[[], None]
-    pending: list[GenerationChunk] = field(default_factory=list[GenerationChunk])
-    error: AnatomyError | None = None
-    ended: bool = False
-    cancelled: bool = False
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __aiter__(self) -> "Stream":
-        return self
-
-    async def __anext__(self) -> GenerationChunk:
-        """The next chunk; raises what went wrong after the text that came before it."""
-        while not self.pending:
-            if self.error is not None:
-                raise self.error
-            if self.ended or self.cancelled:
-                raise StopAsyncIteration
-            self.arrived.clear()
-            await self.arrived.wait()
-        chunks, self.pending = self.pending, []
-        return chunks[0] if len(chunks) == 1 else join(chunks)
-
-    async def aclose(self) -> None:
-        """Cancel: the engine frees the slot before its next step. Safe to call twice."""
-        self.cancelled = True
-        self.arrived.set()
-        self.wake_engine()
-
-    def deliver(self, chunk: GenerationChunk) -> None:
-        """Called on the event loop."""
-        self.pending.append(chunk)
-        self.ended = chunk.finish_reason is not None
-        self.arrived.set()
-
-    def fail(self, error: AnatomyError) -> None:
-        """Called on the event loop."""
-        self.error = error
-        self.arrived.set()
-
-
-@dataclass(eq=False)
-class Request:
-    """A generation as the engine sees it."""
-
+    source: TokenIds
     prompt: TokenIds
-    sampling: Sampling
-    sampler: Sampler
+    search: Search
     text: TextStream
     stream: Stream
     sequence: Sequence
     submitted: float
+    tokens: TokenIds
+    rows: list[int] = field(default_factory=list[int])
+    generated: int = 0
     first_token_at: float | None = None
-    last_token: int = 0
 
 
 class GenerationEngine:
-    """Generates for many requests at once. Closed by `close`, which refuses what still waits."""
+    """Generates for many requests at once. Closed by `close`, which refuses what still waits.
+
+    `own` is how the model's authors have it generate.
+    """
 
     def __init__(
         self,
@@ -116,6 +76,7 @@ class GenerationEngine:
         *,
         max_waiting: int,
         name: str,
+        own: GenerationDefaults = PLAIN,
         clock: Clock = time.monotonic,
     ) -> None:
         self._slots = slots
@@ -123,6 +84,7 @@ class GenerationEngine:
         self._tokenizer = tokenizer
         self._observer = observer
         self._max_waiting = max_waiting
+        self._own = own
         self._clock = clock
         self._requests: dict[Sequence, Request] = {}
         self._inbox: deque[Request] = deque()
@@ -134,8 +96,8 @@ class GenerationEngine:
 
     @property
     def running(self) -> int:
-        """Generations that hold a slot."""
-        return len(self._scheduler.running)
+        """Generations that hold slots."""
+        return len(self._scheduler.admitted)
 
     @property
     def waiting(self) -> int:
@@ -149,20 +111,27 @@ class GenerationEngine:
         return cached / (self._scheduler.slots * self._slots.capacity)
 
     def generate(self, prompt: TokenIds, sampling: Sampling) -> Stream:
-        """Start a generation; `len(prompt) + max_tokens` is at most a slot's capacity.
+        """Start a generation; an encoder-decoder's `prompt` is its source.
 
-        Called on an event loop, whose stream it returns. Raises `Overloaded`, `NotReady`.
+        What the decoder begins with and `max_tokens` together are at most a slot's capacity, and
+        `beams` at most all slots. Called on an event loop, whose stream it returns. Raises
+        `Overloaded`, `NotReady`.
         """
-        stream = Stream(asyncio.get_running_loop(), self._wake)
+        source, start = [], prompt
+        if self._own.has_source:
+            source, start = prompt, list(self._own.decoder_start)
+        rules = Rules(sampling, sorted(self._tokenizer.eos_ids), start, self._own)
         seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
+        stream = Stream(asyncio.get_running_loop(), self._wake)
         request = Request(
-            prompt=prompt,
-            sampling=sampling,
-            sampler=Sampler(sampling, seed, sorted(self._tokenizer.eos_ids), prompt),
-            text=TextStream(self._tokenizer.stream(after=prompt), sampling.stop),
+            source=source,
+            prompt=start,
+            search=Beams(rules) if sampling.beams > 1 else Sampler(rules, seed),
+            text=TextStream(self._tokenizer.stream(after=start), sampling.stop),
             stream=stream,
-            sequence=Sequence(len(prompt)),
+            sequence=Sequence(len(start), len(source), sampling.beams),
             submitted=self._clock(),
+            tokens=start[-1:],
         )
         with self._changed:
             if self._closed:
@@ -218,77 +187,99 @@ class GenerationEngine:
         for request in [r for r in self._requests.values() if r.stream.cancelled]:
             self._end(request, "abort")
         for sequence in self._scheduler.admit():
-            if sequence.slot is not None:
-                self._slots.clear(sequence.slot)
+            self._requests[sequence].rows = [sequence.slots[0]]
+        self._encode()
         self._prefill()
         self._decode()
 
+    def _encode(self) -> None:
+        requests = [self._requests[sequence] for sequence in self._scheduler.next_sources()]
+        if not requests:
+            return
+        rows = [request.sequence.slots for request in requests]
+        finite = self._slots.encode(rows, [request.source for request in requests])
+        for request, is_finite in zip(requests, finite, strict=True):
+            request.sequence.to_encode = 0
+            if not is_finite:
+                self._fail(request, EngineFailure(NOT_FINITE))
+
     def _prefill(self) -> None:
         chunk = self._scheduler.next_chunk()
-        if chunk is None or chunk.sequence.slot is None:
+        if chunk is None:
             return
         request = self._requests[chunk.sequence]
         token_ids = request.prompt[chunk.start : chunk.stop]
-        logits = self._slots.prefill(chunk.sequence.slot, token_ids, wants_logits=chunk.completes)
+        (row,) = request.rows
+        logits = self._slots.prefill(row, token_ids, wants_logits=chunk.completes)
         chunk.sequence.cached = chunk.stop
         if logits is not None:
-            self._advance(request, logits)
+            self._advance([request], logits[None])
 
     def _decode(self) -> None:
         # A sequence whose prompt has just ended has its first token already and joins here.
         requests = [self._requests[sequence] for sequence in self._scheduler.decoding()]
         if not requests:
             return
-        rows = [request.sequence.slot for request in requests]
         logits = self._slots.decode(
-            [row for row in rows if row is not None],
-            [request.last_token for request in requests],
+            [row for request in requests for row in request.rows],
+            [token for request in requests for token in request.tokens],
             self._scheduler.bound_rows,
         )
-        for request, row in zip(requests, logits, strict=True):
+        for request in requests:
             request.sequence.cached += 1
-            self._advance(request, row)
+        self._advance(requests, logits)
 
-    def _advance(self, request: Request, logits: Floats) -> None:
-        """Choose the next token of a request and send what has become final."""
-        # The largest is NaN if any is, and +inf if any is: one pass over the row.
-        if not abs(logits.max()) < float("inf"):
-            self._fail(request, EngineFailure("the model gave a value that is not finite"))
-            return
-        token, logprob = request.sampler.choose(logits)
-        request.last_token = token
+    def _advance(self, requests: list[Request], logits: Floats) -> None:
+        """Choose the next tokens of all rows of `requests` and send what has become final."""
+        # A row's largest is NaN if any is, and +inf if any is: one pass over the rows.
+        finite: list[bool] = np.isfinite(logits.max(axis=-1)).tolist()
+        stop = 0
+        for request in requests:
+            start, stop = stop, stop + len(request.rows)
+            if not all(finite[start:stop]):
+                self._slots.wipe(*request.sequence.slots)
+                self._fail(request, EngineFailure(NOT_FINITE))
+                continue
+            step = request.search.advance(logits[start:stop])
+            request.rows = self._slots.follow(request.rows, step.parents, request.sequence.slots)
+            request.tokens = list(step.tokens)
+            if step.final or step.reason is not None:
+                self._emit(request, step)
+
+    def _emit(self, request: Request, step: Step) -> None:
         if request.first_token_at is None:
             request.first_token_at = self._clock()
             self._observer.first_token(request.first_token_at - request.submitted)
-        self._emit(request, token, logprob)
-
-    def _emit(self, request: Request, token: int, logprob: TokenLogprob | None) -> None:
-        is_end = token in self._tokenizer.eos_ids and not request.sampling.ignore_eos
-        text = "" if is_end else request.text.push(token)
-        reason = None
-        if is_end or request.text.stopped:
-            reason = FinishReason.STOP
-        elif request.sampler.step >= request.sampling.max_tokens:
-            reason = FinishReason.LENGTH
+        reason, text, tokens = step.reason, "", list[int]()
+        for token in step.final:
+            tokens.append(token)
+            # The last token of a generation that stops is its end token, which has no text.
+            is_end = reason is FinishReason.STOP and len(tokens) == len(step.final)
+            text += "" if is_end else request.text.push(token)
+            if request.text.stopped:
+                break
         if reason is not None and not request.text.stopped:
+            # The last half of a stop string may have been in what is flushed.
             text += request.text.flush()
-            # The last half of a stop string may have been in what was flushed.
-            reason = FinishReason.STOP if request.text.stopped else reason
-        logprobs = () if logprob is None else (logprob,)
-        chunk = GenerationChunk(text, (token,), logprobs, reason)
+        if request.text.stopped:
+            reason = FinishReason.STOP
+        request.generated += len(tokens)
+        logprobs = tuple(step.logprobs[: len(tokens)])
+        chunk = GenerationChunk(text, tuple(tokens), logprobs, reason)
         self._outbox.append((request.stream, chunk))
         if reason is not None:
             self._end(request, reason)
 
     def _end(self, request: Request, reason: str) -> None:
         """Free what a request holds and count it."""
+        self._slots.clear(*request.sequence.slots)
         self._scheduler.remove(request.sequence)
         del self._requests[request.sequence]
-        generated = request.sampler.step
-        if request.first_token_at is not None and generated > 1:
+        if request.first_token_at is not None and request.generated > 1:
             elapsed = self._clock() - request.first_token_at
-            self._observer.inter_token(elapsed / (generated - 1))
-        self._observer.finished(reason, len(request.prompt), generated)
+            self._observer.inter_token(elapsed / (request.generated - 1))
+        prompt = request.source or request.prompt
+        self._observer.finished(reason, len(prompt), request.generated)
 
     def _fail(self, request: Request, error: AnatomyError) -> None:
         self._end(request, "error")
@@ -308,9 +299,3 @@ class GenerationEngine:
         for loop, deliveries in by_loop.items():
             if not loop.is_closed():
                 loop.call_soon_threadsafe(deliver_all, deliveries)
-
-
-def deliver_all(deliveries: list[tuple[Stream, GenerationChunk]]) -> None:
-    """Give each stream its chunk."""
-    for stream, chunk in deliveries:
-        stream.deliver(chunk)

@@ -5,13 +5,13 @@ numbers alone or in a crowd.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engines.search import Rules, Step
 from service.messages import Floats, Sampling, TokenLogprob
 
 CANDIDATES = 1024
@@ -36,54 +36,32 @@ def mix(value: int) -> int:
 
 @dataclass(slots=True)
 class Sampler:
-    """One request's way of choosing tokens, and what it has chosen so far.
+    """One request's way of choosing tokens one by one, and what it has chosen so far."""
 
-    `eos_ids` are suppressed while fewer than `min_tokens` were chosen, and under `ignore_eos`.
-    """
-
-    sampling: Sampling
+    rules: Rules
     seed: int
-    eos_ids: Sequence[int]
-    prompt_ids: Iterable[int]
     counts: Counter[int] = field(default_factory=Counter[int])
     step: int = 0
 
+    def advance(self, logits: Floats) -> Step:
+        """The next token for `logits` [1, V]: it goes on in the same row and is final at once."""
+        token, logprob = self.choose(logits[0])
+        reason = self.rules.reason_after(token, self.step)
+        return Step((0,), (token,), (token,), () if logprob is None else (logprob,), reason)
+
     def choose(self, logits: Floats) -> tuple[int, TokenLogprob | None]:
         """The next token for `logits` [V], and its log probability if the request asks."""
-        adjusted = self.adjust(logits)
-        if self.sampling.temperature == 0.0:
+        wanted = self.rules.sampling
+        adjusted = self.rules.adjust(logits, self.counts, self.step)
+        if wanted.temperature == 0.0:
             token = int(adjusted.argmax())
         else:
-            token = draw(adjusted, self.sampling, uniform(self.seed, self.step))
+            token = draw(adjusted, wanted, uniform(self.seed, self.step))
         self.counts[token] += 1
         self.step += 1
-        if self.sampling.top_logprobs is None:
+        if wanted.top_logprobs is None:
             return token, None
-        return token, log_probability(logits, token, self.sampling.top_logprobs)
-
-    def adjust(self, logits: Floats) -> Floats:
-        """Bias, penalties and suppressed tokens; `logits` itself when none applies."""
-        wanted = self.sampling
-        suppress = self.eos_ids if wanted.ignore_eos or self.step < wanted.min_tokens else ()
-        penalties = wanted.presence_penalty or wanted.frequency_penalty
-        repetition = wanted.repetition_penalty != 1.0
-        if not (wanted.logit_bias or penalties or repetition or suppress):
-            return logits
-        adjusted = logits.copy()
-        if repetition:  # Keskar et al. 2019: prompt and answer, whatever the sign
-            seen = np.array(sorted({*self.prompt_ids, *self.counts}), np.int64)
-            values = adjusted[seen]
-            factor = np.where(values > 0, 1 / wanted.repetition_penalty, wanted.repetition_penalty)
-            adjusted[seen] = values * factor
-        if penalties and self.counts:
-            tokens = np.fromiter(self.counts.keys(), np.int64)
-            times = np.fromiter(self.counts.values(), np.float32)
-            adjusted[tokens] -= wanted.presence_penalty + wanted.frequency_penalty * times
-        for token, bias in wanted.logit_bias:
-            adjusted[token] += bias
-        if suppress:
-            adjusted[list(suppress)] = -np.inf
-        return adjusted
+        return token, log_probability(logits, token, wanted.top_logprobs)
 
 
 def draw(logits: Floats, sampling: Sampling, u: float) -> int:

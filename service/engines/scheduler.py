@@ -1,4 +1,4 @@
-"""Which sequence runs when: slots, chunks of prefill, decoding. Counts and queues, no tensors."""
+"""Which sequence runs when: slots, sources, chunks of prefill, decoding. Counts, no tensors."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -8,22 +8,31 @@ from dataclasses import dataclass, field
 class Sequence:
     """One generation as the scheduler sees it.
 
-    `cached` of its `prompt_tokens` are in the cache so far; once all are, it decodes.
+    `cached` of its `prompt_tokens` are in the cache so far; the last of them decodes, as every
+    token after it. `to_encode` are the tokens of a source that the encoder has yet to read. A beam
+    search takes `width` slots; its prompt is cached in the first of them.
     """
 
     prompt_tokens: int
+    to_encode: int = 0
+    width: int = 1
     cached: int = 0
-    slot: int | None = None
+    slots: tuple[int, ...] = ()
+
+    @property
+    def in_prefill(self) -> bool:
+        """Whether more of its prompt is to be cached than a decoding step takes."""
+        return not self.to_encode and self.cached < self.prompt_tokens - 1
 
     @property
     def decodes(self) -> bool:
-        """Whether its whole prompt is cached."""
-        return self.cached >= self.prompt_tokens
+        """Whether it gets a token in the next step."""
+        return not self.to_encode and self.cached >= self.prompt_tokens - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Prompt tokens `start` to `stop` of a sequence, to be run in its slot."""
+    """Prompt tokens `start` to `stop` of a sequence, to be run in its first slot."""
 
     sequence: Sequence
     start: int
@@ -39,13 +48,16 @@ class Chunk:
 class Scheduler:
     """Iteration-level scheduling (Yu et al. 2022) over `slots` rows of a cache.
 
-    A waiting sequence takes the lowest free slot, so that the rows in use stay dense and bind as
-    one view. At most one chunk of prefill runs between two decoding steps, so that a long prompt
-    doesn't stall the streams that run; chunk borders depend on the prompt alone.
+    A waiting sequence takes the lowest free slots, so that the rows in use stay dense and bind as
+    one view; one that needs more than are free is waited for, so that narrow ones don't pass it
+    for ever. Between two decoding steps at most `source_tokens` of sources are encoded and one
+    chunk of prefill runs, so that neither stalls the streams that run; chunk borders depend on the
+    prompt alone.
     """
 
     slots: int
     chunk_tokens: int
+    source_tokens: int = 512
     waiting: deque[Sequence] = field(default_factory=deque[Sequence])
     running: dict[int, Sequence] = field(default_factory=dict[int, Sequence])
 
@@ -59,37 +71,55 @@ class Scheduler:
         """Rows 0 to this (exclusive) hold every running sequence."""
         return max(self.running, default=-1) + 1
 
+    @property
+    def admitted(self) -> list[Sequence]:
+        """The running sequences, the first admitted first."""
+        return list(dict.fromkeys(list(self.running.values())))
+
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence behind the others."""
+        """Queue a sequence behind the others; its width is at most `slots`."""
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a finished or cancelled sequence; its slot is free at once."""
-        if sequence.slot is not None:
-            del self.running[sequence.slot]
-            sequence.slot = None
-        elif sequence in self.waiting:
+        """Forget a finished or cancelled sequence; its slots are free at once."""
+        if sequence in self.waiting:
             self.waiting.remove(sequence)
+        for slot in sequence.slots:
+            del self.running[slot]
+        sequence.slots = ()
 
     def admit(self) -> list[Sequence]:
         """Give free slots to those that waited longest."""
         admitted: list[Sequence] = []
-        free = (slot for slot in range(self.slots) if slot not in self.running)
-        for slot in list(free)[: len(self.waiting)]:
+        free = [slot for slot in range(self.slots) if slot not in self.running]
+        while self.waiting and self.waiting[0].width <= len(free):
             sequence = self.waiting.popleft()
-            sequence.slot = slot
-            self.running[slot] = sequence
+            sequence.slots = tuple(free[: sequence.width])
+            del free[: sequence.width]
+            self.running |= dict.fromkeys(sequence.slots, sequence)
             admitted.append(sequence)
         return admitted
 
+    def next_sources(self) -> list[Sequence]:
+        """The sequences whose sources are encoded now: in order, up to the budget, one at least."""
+        chosen: list[Sequence] = []
+        left = self.source_tokens
+        for sequence in self.admitted:
+            if sequence.to_encode and (sequence.to_encode <= left or not chosen):
+                chosen.append(sequence)
+                left -= sequence.to_encode
+            elif sequence.to_encode:
+                break
+        return chosen
+
     def next_chunk(self) -> Chunk | None:
         """The next chunk of the sequence that was admitted first among those in prefill."""
-        for sequence in self.running.values():
-            if not sequence.decodes:
+        for sequence in self.admitted:
+            if sequence.in_prefill:
                 stop = min(sequence.cached + self.chunk_tokens, sequence.prompt_tokens)
                 return Chunk(sequence, sequence.cached, stop)
         return None
 
     def decoding(self) -> list[Sequence]:
-        """The sequences that get a token in the next step, by slot."""
-        return [self.running[slot] for slot in sorted(self.running) if self.running[slot].decodes]
+        """The sequences that get a token in the next step, the first admitted first."""
+        return [sequence for sequence in self.admitted if sequence.decodes]

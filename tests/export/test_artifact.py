@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from export.artifact import (
+    ENCODER_GRAPH,
     FORMAT_VERSION,
+    GRAPH,
     Artifact,
     ArtifactError,
     Kind,
@@ -15,6 +18,7 @@ from export.artifact import (
     Precision,
     digests,
     read_manifest,
+    write_golden,
     write_manifest,
     writing,
 )
@@ -63,7 +67,9 @@ def test_a_missing_file_is_refused_by_name(folder: Path) -> None:
 @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, "1", None])
 def test_an_unknown_format_is_refused_with_both_versions(folder: Path, version: object) -> None:
     change_manifest(folder, format_version=version)
-    with pytest.raises(ArtifactError, match=f"version {version!r}, this program reads 1"):
+    with pytest.raises(
+        ArtifactError, match=f"version {version!r}, this program reads {FORMAT_VERSION}"
+    ):
         Artifact.open(folder)
 
 
@@ -81,6 +87,17 @@ def test_half_a_manifest_and_none_are_told_apart(folder: Path) -> None:
     path.unlink()
     with pytest.raises(ArtifactError, match=r"it has no manifest\.json"):
         Artifact.open(folder)
+
+
+def test_golden_arrays_are_kept_apart_by_graph(folder: Path) -> None:
+    arrays = {name: np.arange(number) for number, name in enumerate(("input_ids", "lengths"), 1)}
+    outputs = {"input_ids": np.ones(2), "logits": np.zeros((2, 3), np.float32)}
+    write_golden(folder, {GRAPH: (arrays, outputs), ENCODER_GRAPH: ({}, arrays)})
+    artifact = Artifact(folder, read_manifest(folder))
+    for graph, expected in ((GRAPH, (arrays, outputs)), (ENCODER_GRAPH, ({}, arrays))):
+        for found, wanted in zip(artifact.golden(graph), expected, strict=True):
+            assert found.keys() == wanted.keys()
+            assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
 
 
 def fail_halfway(target: Path) -> None:

@@ -1,19 +1,30 @@
 """Invariants of attention; the ways of attending agree with one another."""
 
 from dataclasses import replace
-from math import sqrt
 
 import pytest
 import torch
 from torch import Tensor
 
 from model_core.attention import AttentionSite, Explicit, Fused, MultiHeadAttention, Padded
-from model_core.config import AttentionConfig, ConfigError, RotaryConfig
+from model_core.config import (
+    AttentionConfig,
+    BucketedBias,
+    ConfigError,
+    Disentangled,
+    NormConfig,
+    NormKind,
+    Relative,
+    RotaryConfig,
+)
+from model_core.relative import ScoreBias, build_relative
 
 DIM, HEADS, KV_HEADS, HEAD_DIM = 24, 6, 2, 8
-GROUPED = AttentionConfig(HEADS, KV_HEADS, HEAD_DIM, bias=True)
+GROUPED = AttentionConfig(HEADS, KV_HEADS, HEAD_DIM, bias=True, output_bias=True)
 CAUSAL = replace(GROUPED, causal=True)
 ROTARY = replace(CAUSAL, rotary=RotaryConfig(theta=100.0, dims=HEAD_DIM))
+LOCAL = replace(GROUPED, window=2)
+CAPPED = replace(ROTARY, score_cap=2.0, scale=0.7, window=3)
 
 # Sums of a few dozen products in float32, taken in another order by another kernel.
 ROUNDING = 1e-5
@@ -62,7 +73,7 @@ def test_the_tap_sees_every_step_of_the_computation() -> None:
     seen = Seen()
     _, _, v = inputs = projections(GROUPED)
     context = Explicit(seen)(*inputs, site(GROUPED), layout())
-    scores = seen["q"] @ seen["k"].transpose(-2, -1) / sqrt(HEAD_DIM)
+    scores = seen["q"] @ seen["k"].transpose(-2, -1) * HEAD_DIM**-0.5
     torch.testing.assert_close(seen["scores"], scores, rtol=0, atol=0)
     torch.testing.assert_close(seen["weights"], seen["scores"].softmax(-1), rtol=0, atol=0)
     v_BHKD = v.unflatten(-1, (KV_HEADS, HEAD_DIM)).transpose(1, 2)
@@ -97,13 +108,44 @@ def test_padding_keys_are_not_looked_at(attend: Explicit | Fused) -> None:
     assert torch.equal(before, attend(q, k, v, site(GROUPED), layout(5, 3, 5)))
 
 
-@pytest.mark.parametrize("config", [GROUPED, CAUSAL, ROTARY], ids=["full", "causal", "rotary"])
+WAYS = {"full": GROUPED, "causal": CAUSAL, "rotary": ROTARY, "local": LOCAL, "capped": CAPPED}
+
+
+@pytest.mark.parametrize("config", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("lengths", [(), (5, 3)], ids=["whole", "padded"])
-def test_explicit_and_fused_agree(config: AttentionConfig, lengths: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("relative", [None, BucketedBias(4, 3), Disentangled(2, 4, norm=True)])
+def test_explicit_and_fused_agree(
+    config: AttentionConfig, lengths: tuple[int, ...], relative: Relative | None
+) -> None:
     inputs = projections(config)
-    explicit = Explicit()(*inputs, site(config), layout(5, *lengths))
-    fused = Fused()(*inputs, site(config), layout(5, *lengths))
+    bias = None if relative is None else drawn_bias(relative, config)
+    explicit = Explicit()(*inputs, site(config), layout(5, *lengths), bias)
+    fused = Fused()(*inputs, site(config), layout(5, *lengths), bias)
     torch.testing.assert_close(explicit, fused, rtol=ROUNDING, atol=ROUNDING)
+
+
+def drawn_bias(relative: Relative, config: AttentionConfig) -> ScoreBias:
+    """What a scheme with random weights adds to the scores."""
+    generator = torch.Generator().manual_seed(3)
+    norm = NormConfig(NormKind.LAYER, 1e-5)
+    scheme = build_relative(relative, DIM, config.heads, norm, causal=config.causal)
+    width = config.heads * config.head_dim
+    weights = [torch.randn(DIM, width, generator=generator) for _ in range(2)]
+    with torch.no_grad():
+        for parameter in scheme.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        return scheme(*(lambda x, w=weight: x @ w for weight in weights))
+
+
+@pytest.mark.parametrize("attend", [Explicit(), Fused()])
+def test_a_local_query_sees_keys_nearer_than_the_window(attend: Explicit | Fused) -> None:
+    config = replace(GROUPED, window=2)
+    q, k, v = projections(config)
+    before = attend(q, k, v, site(config), layout())
+    k[:, 4], v[:, 4] = 50.0, -50.0
+    after = attend(q, k, v, site(config), layout())
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.equal(before[:, 3], after[:, 3])
 
 
 @pytest.mark.parametrize("attend", [Explicit(), Fused()])
@@ -118,11 +160,11 @@ def test_grouped_queries_equal_repeated_heads(attend: Explicit | Fused) -> None:
     torch.testing.assert_close(grouped, repeated, rtol=ROUNDING, atol=ROUNDING)
 
 
-def test_cross_attention_follows_the_memorys_mask_and_is_never_causal() -> None:
-    q, k, v = projections(ROTARY, queries=3, keys=7)
+def test_cross_attention_follows_the_memorys_mask() -> None:
+    q, k, v = projections(GROUPED, queries=3, keys=7)
     lookup = Padded.of(torch.zeros(2, 3, dtype=torch.int64), memory=layout(7, 4, 7))
     seen = Seen()
-    Explicit(seen)(q, k, v, site(ROTARY, cross=True), lookup)
+    Explicit(seen)(q, k, v, site(GROUPED, cross=True), lookup)
     assert seen["weights"].shape == (2, HEADS, 3, 7)
     assert (seen["weights"][0, ..., :4] > 0).all()
     assert (seen["weights"][0, ..., 4:] == 0).all()

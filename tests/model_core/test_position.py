@@ -5,12 +5,12 @@ from math import cos, sin
 import pytest
 import torch
 
-from model_core.config import RotaryConfig
+from model_core.config import PositionKind, RotaryConfig
 from model_core.position import rotary_tables, rotate, sinusoidal_table
 
 
 def test_the_sinusoidal_table_is_the_papers_formula() -> None:
-    table = sinusoidal_table(11, 6)
+    table = sinusoidal_table(PositionKind.SINUSOIDAL, 11, 6)
     for place in (0, 1, 10):
         for i in range(3):
             angle = place / 10000 ** (2 * i / 6)
@@ -20,7 +20,9 @@ def test_the_sinusoidal_table_is_the_papers_formula() -> None:
 
 
 def test_the_sinusoidal_table_of_an_odd_width_drops_the_last_cosine() -> None:
-    assert torch.equal(sinusoidal_table(4, 5), sinusoidal_table_by_hand(4, 5))
+    assert torch.equal(
+        sinusoidal_table(PositionKind.SINUSOIDAL, 4, 5), sinusoidal_table_by_hand(4, 5)
+    )
 
 
 def sinusoidal_table_by_hand(positions: int, dim: int) -> torch.Tensor:

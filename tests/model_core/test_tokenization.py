@@ -473,6 +473,14 @@ class TestEncoding:
         assert minilm.encode_batch(["a"], special_tokens=False) == [[1037]]
         assert minilm.encode_batch([]) == []
 
+    def test_a_lowercased_one_sees_no_case(self, smollm2: Tokenizer, minilm: Tokenizer) -> None:
+        # The one without a normalizer of its own, the other with one.
+        for tokenizer in (smollm2, minilm):
+            lowercased = tokenizer.lowercased()
+            for text in TEXTS:
+                assert lowercased.encode(text) == tokenizer.encode(text.lower())
+        assert smollm2.encode("Hello") != smollm2.lowercased().encode("Hello")
+
     def test_threads_share_one_tokenizer(self, smollm2: Tokenizer) -> None:
         texts = [f"<|im_start|> {number} {text}" for number in range(20) for text in TEXTS]
         parsed = [smollm2.encode(text) for text in texts]

@@ -14,44 +14,46 @@ from model_core.config import (
     ConfigError,
     EmbeddingConfig,
     FeedForwardConfig,
+    LanguageModelConfig,
     NormConfig,
     NormKind,
     NormPlacement,
+    Parallel,
     PositionKind,
     RotaryConfig,
     StackConfig,
     TransformerConfig,
 )
-from model_core.heads import LanguageModelHead, PoolingMode, normalize, pool
+from model_core.heads import LanguageModelHead
+from model_core.pooling import PoolingMode, normalize, pool
 from model_core.transformer import Transformer
 
 DIM, HEADS, INNER, LAYERS, VOCAB = 16, 4, 32, 2, 50
+ATTENTION = AttentionConfig(HEADS, HEADS, DIM // HEADS, bias=True, output_bias=True)
 ENCODER = StackConfig(
-    layers=LAYERS,
-    attention=AttentionConfig(HEADS, HEADS, DIM // HEADS, bias=True),
+    embedding=EmbeddingConfig(VOCAB, PositionKind.SINUSOIDAL, max_positions=32, scale=DIM**0.5),
+    attention=(ATTENTION,) * LAYERS,
     feed_forward=FeedForwardConfig(INNER, Activation.RELU, gated=False, bias=True),
     placement=NormPlacement.POST,
     final_norm=False,
 )
-DECODER = replace(ENCODER, attention=replace(ENCODER.attention, causal=True), cross_attention=True)
+DECODER = replace(
+    ENCODER, attention=(replace(ATTENTION, causal=True),) * LAYERS, cross_attention=ATTENTION
+)
 ORIGINAL = TransformerConfig(
-    dim=DIM,
-    embedding=EmbeddingConfig(VOCAB, PositionKind.SINUSOIDAL, max_positions=32, scale=DIM**0.5),
-    norm=NormConfig(NormKind.LAYER, 1e-5),
-    encoder=ENCODER,
-    decoder=DECODER,
+    dim=DIM, norm=NormConfig(NormKind.LAYER, 1e-5), encoder=ENCODER, decoder=DECODER
 )
 """Vaswani et al. 2017: post-norm, ReLU, sinusoidal positions."""
 
+GROUPED = AttentionConfig(
+    HEADS, 2, 6, bias=False, output_bias=False, causal=True, rotary=RotaryConfig(100.0, 6)
+)
 LLAMA_LIKE = TransformerConfig(
     dim=DIM,
-    embedding=EmbeddingConfig(VOCAB, PositionKind.NONE, max_positions=32),
     norm=NormConfig(NormKind.RMS, 1e-6),
     decoder=StackConfig(
-        layers=LAYERS,
-        attention=AttentionConfig(
-            HEADS, 2, 6, bias=False, causal=True, rotary=RotaryConfig(100.0, 6)
-        ),
+        embedding=EmbeddingConfig(VOCAB, PositionKind.NONE, max_positions=32),
+        attention=(GROUPED,) * LAYERS,
         feed_forward=FeedForwardConfig(INNER, Activation.SILU, gated=True, bias=False),
         placement=NormPlacement.PRE,
         final_norm=True,
@@ -138,10 +140,10 @@ def test_the_original_transformer_is_torchs() -> None:
     memory = model.encode(source, source_layout)
     hidden = model.decode(target, Padded.of(target, memory=source_layout), memory)
 
-    x = model.embeddings(source, source_layout.positions, None)
+    x = model.encoder.embeddings(source, source_layout.positions, None)
     for layer in encoder:
         x = layer(x, src_key_padding_mask=~source_mask)
-    y = model.embeddings(target, Padded.of(target).positions, None)
+    y = model.decoder.embeddings(target, Padded.of(target).positions, None)
     causal = nn.Transformer.generate_square_subsequent_mask(5)
     for layer in decoder:
         y = layer(
@@ -211,8 +213,8 @@ def test_attention_is_far_from_uniform_in_these_tests() -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_tied_head_shares_one_parameter(tied: bool) -> None:
     model = drawn(LLAMA_LIKE)
-    head = LanguageModelHead(replace(LLAMA_LIKE, tied_head=tied), model.embeddings.token)
-    assert (head.output.weight is model.embeddings.token.weight) is tied
+    head = LanguageModelHead(DIM, LanguageModelConfig(tied=tied), model.token_embedding)
+    assert (head.output.weight is model.token_embedding.weight) is tied
     assert head(torch.zeros(2, DIM)).shape == (2, VOCAB)
 
 
@@ -227,6 +229,12 @@ def test_configurations_that_make_no_transformer_are_refused() -> None:
         replace(ORIGINAL, encoder=None, decoder=None)
     with pytest.raises(ConfigError, match="cross-attention needs an encoder"):
         replace(ORIGINAL, encoder=None)
+    with pytest.raises(ConfigError, match="a layer at least"):
+        replace(ENCODER, attention=())
+    with pytest.raises(ConfigError, match="cross-attention has no positions"):
+        replace(DECODER, cross_attention=GROUPED)
+    with pytest.raises(ConfigError, match="parallel blocks normalise before, not post"):
+        replace(ENCODER, parallel=Parallel.TWO_NORMS)
 
 
 @pytest.mark.parametrize("mode", PoolingMode)

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, cast
 
 import numpy as np
 
+from export.artifact import PLAIN, GenerationDefaults
 from model_core.tokenization import ChatTemplateError, Tokenizer
 from service.errors import Overloaded
 from service.messages import (
@@ -191,8 +192,10 @@ class FakeGenerationModel:
         failure: Exception | None = None,
         room: int = 1000,
         chat_template: str | None = "fake",
+        generation: GenerationDefaults = PLAIN,
     ) -> None:
-        self.card = card(name, Task.GENERATE, max_tokens)
+        plain = card(name, Task.GENERATE, max_tokens)
+        self.card = replace(plain, generation=generation, max_beams=8)
         self.tokenizer = fake_tokenizer(chat_template=chat_template)
         self.script = script
         self.pause_s = pause_s

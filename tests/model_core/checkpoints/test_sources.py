@@ -316,13 +316,15 @@ class TestHub:
         assert asked["revision"] == "refs/pr/2"
         patterns = huggingface_hub.utils.filter_repo_objects
         offered = ["model.safetensors", "sub/config.json", "pytorch_model.bin", "modeling.py",
-                   "x.pkl", "onnx/model.json", "a.gguf", "tokenizer.model"]  # fmt: skip
+                   "x.pkl", "onnx/model.json", "a.gguf", "tokenizer.model",
+                   "source.spm", "merges.txt"]  # fmt: skip
         kept = patterns(
             offered,
             allow_patterns=asked["allow_patterns"],
             ignore_patterns=asked["ignore_patterns"],
         )
-        assert list(kept) == ["model.safetensors", "sub/config.json", "tokenizer.model"]
+        vocabularies = ["tokenizer.model", "source.spm", "merges.txt"]
+        assert list(kept) == ["model.safetensors", "sub/config.json", *vocabularies]
 
     @pytest.mark.parametrize(
         ("error", "advice"),

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from model_core.checkpoints.sources import Located
 from model_core.commands import app
-from model_core.heads import SequenceClassifier, normalize
+from model_core.heads import Classifier
+from model_core.pooling import normalize
 from model_core.training.classify import CARD_FILE, WEIGHTS_FILE, measure, write_head
 from model_core.training.errors import TrainingError
 from model_core.training.head import Embedder, Regression, Vectors, predict, train_head
@@ -100,7 +101,7 @@ def test_vectors_that_are_not_finite_are_refused():
 
 
 def test_a_written_head_is_read_back_and_nothing_else_stays(tmp_path: Path):
-    head = SequenceClassifier(DIM, CLASSES, tanh_pooler=False)
+    head = Classifier(DIM, CLASSES)
     (tmp_path / "notes.txt").write_text("kept")
     write_head(tmp_path, head, {"labels": list("abcdef")})
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", WEIGHTS_FILE, CARD_FILE}
@@ -123,7 +124,7 @@ def test_the_committed_head_has_wordnets_labels_and_beats_the_majority_class():
     card = json.loads((SUPERSENSE / CARD_FILE).read_text(encoding="utf-8"))
     assert card["labels"] == list(LABELS)
     assert len(LABELS) == 45
-    head = SequenceClassifier(384, len(LABELS), tanh_pooler=False)
+    head = Classifier(384, len(LABELS))
     head.load_state_dict(load_file(SUPERSENSE / WEIGHTS_FILE))
     figures = card["test"]
     assert figures["accuracy"] > 0.65 > 5 * figures["majority_accuracy"]
@@ -133,7 +134,7 @@ def test_the_committed_head_has_wordnets_labels_and_beats_the_majority_class():
 
 def test_the_committed_head_names_what_definitions_are_about(minilm_files: Mapping[str, Path]):
     embedder = Embedder.of(Located("minilm", minilm_files, "apache-2.0"))
-    head = SequenceClassifier(384, len(LABELS), tanh_pooler=False)
+    head = Classifier(384, len(LABELS))
     head.load_state_dict(load_file(SUPERSENSE / WEIGHTS_FILE))
     # Written for this test: none is a gloss of WordNet.
     expected = {

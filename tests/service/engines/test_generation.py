@@ -6,28 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.engines.generation import GenerationEngine, Stream
+from service.engines.generation import GenerationEngine
 from service.engines.scheduler import Scheduler
 from service.engines.slots import Slots
 from service.errors import EngineFailure, NotReady, Overloaded
 from service.messages import FinishReason, Sampling
-from tests.support.decoders import END_ID, ToyDecoder, letter, letter_tokenizer
+from tests.support.decoders import END_ID, POISON_ID, ToyDecoder, letter, letter_tokenizer
+from tests.support.engines import Ledger, tokens_of, until
 
 SLOTS, CHUNK = 3, 4
-DEADLINE_S = 20.0
-
-
-class Ledger:
-    """Keeps what the engine tells of its generations."""
-
-    def __init__(self) -> None:
-        self.ended: list[tuple[str, int, int]] = []
-
-    def first_token(self, seconds: float) -> None: ...
-    def inter_token(self, seconds: float) -> None: ...
-
-    def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None:
-        self.ended.append((reason, prompt_tokens, generated_tokens))
 
 
 @pytest.fixture
@@ -49,19 +36,6 @@ def engine(decoder: ToyDecoder, ledger: Ledger) -> Iterator[GenerationEngine]:
     yield made
     decoder.gate.set()
     made.close()
-
-
-async def tokens_of(stream: Stream) -> list[int]:
-    return [token async for chunk in stream for token in chunk.token_ids]
-
-
-async def until(holds, what: str) -> None:
-    """Wait for another thread; fails rather than hangs."""
-    for _ in range(int(DEADLINE_S / 0.005)):
-        if holds():
-            return
-        await asyncio.sleep(0.005)
-    pytest.fail(f"not within {DEADLINE_S} s: {what}")
 
 
 def by_hand(decoder: ToyDecoder, prompt: list[int], count: int) -> list[int]:
@@ -208,12 +182,18 @@ async def test_a_failure_reaches_all_that_run_and_the_engine_goes_on(
     assert [reason for reason, *_ in ledger.ended] == ["error", "error", "length"]
 
 
-async def test_logits_that_are_not_finite_are_a_failure_not_a_token(
+async def test_logits_that_are_not_finite_fail_their_request_alone_and_leave_no_trace(
     engine: GenerationEngine, decoder: ToyDecoder
 ) -> None:
-    decoder.poison = True
-    with pytest.raises(EngineFailure, match="not finite"):
-        await tokens_of(engine.generate([1], Sampling(5, seed=0)))
+    wanted = Sampling(5, temperature=0.0)
+    bad = [engine.generate([POISON_ID], wanted), engine.generate([1, POISON_ID], wanted)]
+    good = engine.generate([1], wanted)
+    for stream in bad:
+        with pytest.raises(EngineFailure, match="not finite"):
+            await tokens_of(stream)
+    assert await tokens_of(good) == by_hand(decoder, [1], 5)
+    again = [tokens_of(engine.generate([1], wanted)) for _ in range(SLOTS)]
+    assert await asyncio.gather(*again) == [by_hand(decoder, [1], 5)] * SLOTS
 
 
 async def test_closing_ends_what_runs_and_what_waits(

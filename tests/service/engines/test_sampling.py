@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.engines.sampling import CANDIDATES, Sampler, draw, log_probability, pick, uniform
+from service.engines.search import Rules
 from service.messages import Sampling
 
 PLAIN = Sampling(max_tokens=100)
 
 
 def sampler(wanted: Sampling, seed: int = 0, prompt: tuple[int, ...] = ()) -> Sampler:
-    return Sampler(wanted, seed, [0], prompt)
+    return Sampler(Rules(wanted, [0], prompt), seed)
 
 
 def logits(count: int, seed: int = 0) -> NDArray[np.float32]:
@@ -150,15 +151,13 @@ def test_presence_and_frequency_penalties_count_what_was_generated() -> None:
     made = sampler(
         replace(PLAIN, temperature=0.0, presence_penalty=1.0, frequency_penalty=0.5), prompt=(1,)
     )
-    made.counts.update([2, 2, 2, 3])
-    adjusted = made.adjust(np.full(5, 4.0, np.float32))
+    adjusted = made.rules.adjust(np.full(5, 4.0, np.float32), Counter([2, 2, 2, 3]), 4)
     assert adjusted.tolist() == [4.0, 4.0, 4 - 1 - 1.5, 4 - 1 - 0.5, 4.0]
 
 
 def test_the_repetition_penalty_lowers_prompt_and_answer_whatever_the_sign() -> None:
     made = sampler(replace(PLAIN, repetition_penalty=2.0), prompt=(0, 1))
-    made.counts.update([3])
-    adjusted = made.adjust(np.array([4.0, -4.0, 4.0, -1.0], np.float32))
+    adjusted = made.rules.adjust(np.array([4.0, -4.0, 4.0, -1.0], np.float32), Counter([3]), 1)
     assert adjusted.tolist() == [2.0, -8.0, 4.0, -2.0]
 
 

@@ -1,0 +1,146 @@
+"""The pools of a decoder and of its sources, over graphs of one layer that are written by hand."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from export.artifact import ENCODER_GRAPH, GRAPH
+from export.session import CachedSession, Provider, Session, Sources
+from service.engines.slots import Slots
+from tests.support.graphs import CACHE, CROSS, VOCAB, save_decoder, save_encoder
+
+ROWS, CAPACITY, SOURCE_CAPACITY = 5, 16, 100
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return Session(
+        save_encoder(tmp_path_factory.mktemp("encoder") / ENCODER_GRAPH), Provider.CPU, 1
+    )
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return Session(save_decoder(tmp_path_factory.mktemp("decoder") / GRAPH), Provider.CPU, 1)
+
+
+@pytest.fixture
+def sources(encoder: Session) -> Sources:
+    return Sources(encoder, CROSS, ROWS, SOURCE_CAPACITY)
+
+
+@pytest.fixture
+def cached(decoder: Session, sources: Sources) -> CachedSession:
+    return CachedSession(decoder, CACHE, ROWS, CAPACITY, sources)
+
+
+@pytest.fixture
+def slots(cached: CachedSession, sources: Sources) -> Slots:
+    return Slots(cached, ROWS, sources)
+
+
+def text(length: int) -> list[int]:
+    return np.random.default_rng(length).integers(0, VOCAB, length).tolist()
+
+
+def decode(slots: Slots, rows: Sequence[int], *steps: Sequence[int]) -> NDArray[np.float32]:
+    """Logits of the last of `steps`, each a token for every row."""
+    found = [slots.decode(rows, step, max(rows) + 1) for step in steps]
+    return found[-1]
+
+
+def alone(slots: Slots, source: list[int], *tokens: int) -> NDArray[np.float32]:
+    slots.encode([[0]], [source])
+    found = decode(slots, [0], *([token] for token in tokens))[0]
+    slots.clear(0)
+    return found
+
+
+def test_each_row_reads_its_own_source_and_tokens(slots: Slots) -> None:
+    texts = [text(3), text(11), text(1)]
+    expected = [alone(slots, source, 1, 2 + at) for at, source in enumerate(texts)]
+    slots.encode([[2], [0], [3]], texts)
+    found = decode(slots, [2, 0, 3], [1, 1, 1], [2, 3, 4])
+    assert np.array_equal(found, expected)
+
+
+def test_rows_are_laid_out_for_the_longest_source_and_the_others_keep_their_bits(
+    slots: Slots, sources: Sources
+) -> None:
+    short = text(7)
+    expected = [alone(slots, short, *range(1, 1 + count)) for count in (1, 2, 3, 4)]
+    widths: list[int] = []
+
+    def step(token: int) -> None:
+        found = decode(slots, [1], [token])[0]
+        widths.append(sources.width)
+        assert np.array_equal(found, expected[token - 1])
+
+    slots.encode([[1]], [short])
+    step(1)
+    slots.encode([[3]], [text(SOURCE_CAPACITY)])
+    step(2)
+    slots.clear(3)
+    step(3)
+    slots.encode([[0]], [text(40)])
+    step(4)
+    assert widths == [32, 128, 128, 64]
+
+
+def test_a_source_of_several_rows_is_in_each(slots: Slots) -> None:
+    expected = [alone(slots, text(9), 1), alone(slots, text(5), 1)]
+    slots.encode([[0, 3], [1, 4]], [text(9), text(5)])
+    found = decode(slots, [0, 1, 3, 4], [1, 1, 1, 1])
+    assert np.array_equal(found, [expected[0], expected[1], expected[0], expected[1]])
+
+
+def test_rows_that_go_on_from_another_hold_what_it_held(slots: Slots) -> None:
+    source = text(9)
+    expected = [alone(slots, source, 1, 2, 5, 6), alone(slots, source, 1, 3, 5, 7)]
+    slots.encode([[0, 2, 3]], [source])
+    decode(slots, [0], [1])
+    rows = slots.follow([0], [0, 0], (0, 2, 3))
+    decode(slots, rows, [2, 3])
+    rows = slots.follow(rows, [1, 0], (0, 2, 3))
+    decode(slots, rows, [5, 5])
+    rows = slots.follow(rows, [1, 0, 1], (0, 2, 3))
+    found = decode(slots, rows, [6, 7, 4])
+    assert np.array_equal(found[:2], expected)
+
+
+def test_idle_rows_between_are_finite_and_leave_no_trace(slots: Slots) -> None:
+    slots.encode([[4]], [text(6)])
+    assert np.isfinite(slots.decode([0, 4], [1, 1], ROWS)).all()
+    slots.clear(0, 4)
+    assert np.array_equal(alone(slots, text(2), 3), alone(slots, text(2), 3))
+
+
+def test_a_source_that_is_not_finite_is_told_and_not_written(
+    slots: Slots, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = alone(slots, text(4), 1)
+    run = sources.encoder.run
+
+    def spoilt(feeds: dict, outputs: Sequence[str]) -> list[NDArray]:
+        found = run(feeds, outputs)
+        found[1][0, 0, 2] = np.inf
+        return found
+
+    monkeypatch.setattr(sources.encoder, "run", spoilt)
+    assert slots.encode([[1], [0]], [text(5), text(4)]) == [False, True]
+    assert np.array_equal(decode(slots, [0, 1], [1, 1])[0], expected)
+    assert all(np.isfinite(sources.pool(name)).all() for name in CROSS.names)
+
+
+def test_wiping_a_row_leaves_nothing_in_it_and_others_alone(
+    slots: Slots, cached: CachedSession
+) -> None:
+    slots.encode([[0, 1]], [text(4)])
+    before = decode(slots, [0, 1], [1, 1])
+    cached.pool["value_0"][0, :, 7] = np.nan
+    slots.wipe(0)
+    slots.encode([[0]], [text(4)])
+    assert np.array_equal(slots.decode([0], [1], 2), before[:1])
+    assert all(np.isfinite(buffer).all() for buffer in cached.pool.values())

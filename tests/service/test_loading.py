@@ -1,0 +1,138 @@
+"""From an artifact's folder to a served encoder-decoder, over graphs that are written by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.artifact import (
+    ENCODER_GRAPH,
+    FORMAT_VERSION,
+    GRAPH,
+    Arrays,
+    ArtifactError,
+    GenerationDefaults,
+    Kind,
+    Manifest,
+    Parity,
+    Precision,
+    ServedOutput,
+    digests,
+    write_golden,
+    write_manifest,
+)
+from export.session import Provider, Session
+from model_core.tokenization import Tokenizer
+from service.app import create_app
+from service.engines.pooling import pack
+from service.loading import ModelGroup
+from service.metrics import Metrics
+from service.registry import Registry
+from service.settings import ServiceSettings
+from tests.support.checkpoints import VOCAB, write_tokenizer
+from tests.support.graphs import CACHE, CROSS, save_decoder, save_encoder
+from tests.support.service import client_of
+
+OWN = GenerationDefaults(
+    decoder_start=(1,), forced_first=40, suppressed=(2, 3), beams=4, max_source_tokens=24
+)
+
+
+def golden(folder: Path) -> dict[str, tuple[Arrays, Arrays]]:
+    source: Arrays = dict(pack([[4, 5, 6], [7]], token_types=False))
+    (*cross,) = Session(folder / ENCODER_GRAPH, Provider.CPU, 1).run(source, CROSS.names)
+    feeds: Arrays = {
+        "input_ids": np.array([[1], [2]]), "lengths": np.array([0, 0]),
+        "logit_index": np.array([0, 1]), "source_lengths": source["lengths"],
+        **{name: np.zeros((2, 1, 4, CACHE.head_dim), np.float32) for name in CACHE.names},
+        **dict(zip(CROSS.names, cross, strict=True)),
+    }  # fmt: skip
+    (logits,) = Session(folder / GRAPH, Provider.CPU, 1).run(feeds, ["logits"])
+    return {
+        ENCODER_GRAPH: (source, dict(zip(CROSS.names, cross, strict=True))),
+        GRAPH: (feeds, {"logits": logits}),
+    }
+
+
+def write_artifact(folder: Path, **changes: Any) -> Path:
+    folder.mkdir()
+    save_encoder(folder / ENCODER_GRAPH)
+    save_decoder(folder / GRAPH)
+    write_tokenizer(folder)
+    Tokenizer.from_files({"tokenizer.json": folder / "tokenizer.json"}).save(folder)
+    write_golden(folder, changes.pop("golden", None) or golden(folder))
+    values = {
+        "format_version": FORMAT_VERSION, "name": "tiny", "kind": Kind.ENCODER_DECODER,
+        "family": "none", "config": {}, "precision": Precision.FP32, "inputs": (), "outputs": (),
+        "served": (ServedOutput(name="tiny", output="logits"),), "vocab_size": VOCAB,
+        "max_tokens": 16, "cache": CACHE, "cross": CROSS, "generation": OWN, "source": "a test",
+        "licence": "none", "created": 0, "tools": {}, "files": digests(folder),
+        "parity": Parity(largest_error=0.0, smallest_cosine=1.0, processor="any"),
+    }  # fmt: skip
+    write_manifest(folder, Manifest.model_validate(values | changes))
+    return folder
+
+
+def group_of(folder: Path) -> ModelGroup:
+    settings = ServiceSettings(models=(str(folder),), slots=6, threads=1)
+    return ModelGroup(settings, Registry(), Metrics())
+
+
+async def test_an_encoder_decoder_is_served_from_its_folder(tmp_path: Path) -> None:
+    group = group_of(write_artifact(tmp_path / "tiny"))
+    group.load()
+    app = create_app(group.registry, group.settings, group.metrics)
+    try:
+        async with client_of(app) as client:
+
+            async def ask(**fields: Any) -> dict[str, Any]:
+                body = {"model": "tiny", "prompt": "hello", **fields}
+                answer = await client.post("/v1/completions", json=body)
+                assert answer.status_code == 200, answer.text
+                return answer.json()
+
+            searched = await ask()
+            assert searched["usage"] == {
+                "prompt_tokens": 5, "completion_tokens": 15, "total_tokens": 20,
+            }  # fmt: skip
+            assert searched == await ask() | {key: searched[key] for key in ("id", "created")}
+            text = searched["choices"][0]["text"]
+            assert text.split()[0] == "h", "the forced token"
+            others = [await ask(prompt="world"), await ask(temperature=0)]
+            assert text not in [other["choices"][0]["text"] for other in others]
+            info = (await client.get("/info")).json()["models"][0]
+            assert info["generation"]["beams"] == 4
+            too_long = await client.post(
+                "/v1/completions", json={"model": "tiny", "prompt": "a" * 25}
+            )
+            assert too_long.status_code == 400
+            assert "25 tokens; model 'tiny' takes at most 24" in too_long.text
+    finally:
+        group.close()
+
+
+@pytest.mark.parametrize("graph", [ENCODER_GRAPH, GRAPH])
+def test_each_graph_has_to_reproduce_its_golden_outputs(tmp_path: Path, graph: str) -> None:
+    folder = write_artifact(tmp_path / "right")
+    wrong = golden(folder)
+    outputs = wrong[graph][1]
+    outputs[next(iter(outputs))] = outputs[next(iter(outputs))] + 1
+    group = group_of(write_artifact(tmp_path / "wrong", golden=wrong))
+    with pytest.raises(ArtifactError, match=f"the golden outputs of {graph} are off"):
+        group.load()
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"cross": None}, "cross and generation.decoder_start are for an encoder-decoder"),
+    ({"cache": None}, "cache is for what generates"),
+    ({"generation": GenerationDefaults()}, "decoder_start"),
+    ({"generation": OWN.model_copy(update={"max_source_tokens": 0})}, "max_source_tokens"),
+    ({"kind": Kind.DECODER}, "cross and generation.decoder_start are for an encoder-decoder"),
+    ({"kind": Kind.ENCODER}, "cache is for what generates"),
+])  # fmt: skip
+def test_a_manifest_has_what_its_kind_needs(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        write_artifact(tmp_path / "wrong", **changes)

@@ -1,0 +1,58 @@
+"""Tiny checkpoints of every family, made with transformers: the references of the parity tests."""
+
+from tests.support.families import (
+    albert,
+    bart,
+    bert,
+    bigbird,
+    deberta,
+    distilbert,
+    electra,
+    gemma2,
+    gemma3,
+    gpt1,
+    gpt2,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    modernbert,
+    mpnet,
+    qwen2,
+    qwen3,
+    roberta,
+    smollm3,
+    t5,
+    transformer,
+)
+from tests.support.families.case import Case
+
+CASES: tuple[Case, ...] = (
+    *albert.CASES,
+    *bart.CASES,
+    *bert.CASES,
+    *bigbird.CASES,
+    *deberta.CASES,
+    *distilbert.CASES,
+    *electra.CASES,
+    *gemma2.CASES,
+    *gemma3.CASES,
+    *gpt1.CASES,
+    *gpt2.CASES,
+    *gpt_neo.CASES,
+    *gpt_neox.CASES,
+    *gptj.CASES,
+    *llama.CASES,
+    *mistral.CASES,
+    *modernbert.CASES,
+    *mpnet.CASES,
+    *qwen2.CASES,
+    *qwen3.CASES,
+    *roberta.CASES,
+    *smollm3.CASES,
+    *t5.CASES,
+    *transformer.CASES,
+)
+
+__all__ = ["CASES", "Case"]

@@ -1,0 +1,106 @@
+"""A case of the family tree as an artifact, and ours in PyTorch to hold it to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.artifact import Artifact, CacheLayout, Precision
+from export.catalogue import recipe
+from export.pipeline import export
+from export.session import CachedSession, Provider, Session, Sources
+from model_core.attention import Explicit, Padded
+from model_core.checkpoints.load import Loaded, load
+from model_core.checkpoints.sources import locate
+from tests.support.checkpoints import write_tokenizer
+from tests.support.families.case import Case
+
+WRITERS = ("language_model", "seq2seq")
+
+
+def main_head(case: Case) -> str | None:
+    """The head that a case is exported with: the one that writes, else none."""
+    return next((head for head in WRITERS if head in case.heads), None)
+
+
+def save_checkpoint(case: Case, folder: Path, seed: int = 0) -> Path:
+    """The reference's checkpoint with a tokenizer of letters."""
+    case.reference(main_head(case), seed).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def export_case(
+    case: Case, folder: Path, precision: Precision = Precision.FP32, seed: int = 0
+) -> tuple[Artifact, Loaded]:
+    """What `anatomy export` makes of a case's checkpoint, and the model in PyTorch."""
+    source = save_checkpoint(case, folder / "checkpoint", seed)
+    made = export(
+        recipe(str(source), precision), folder / "cache", lambda *_: None, folder / "artifact"
+    )
+    head = main_head(case)
+    located = locate(str(source), cache=folder)
+    return Artifact.open(made), load(located, Explicit(), [head] if head else [])
+
+
+class Rows:
+    """The rows of an artifact's decoder, fed by hand."""
+
+    def __init__(self, artifact: Artifact, rows: int = 3) -> None:
+        manifest = artifact.manifest
+        session = Session(artifact.graph, Provider.CPU, 1)
+        assert isinstance(manifest.cache, CacheLayout)
+        sources = None
+        if manifest.cross is not None:
+            encoder = Session(artifact.folder / "encoder.onnx", Provider.CPU, 1)
+            sources = Sources(encoder, manifest.cross, rows, manifest.generation.max_source_tokens)
+        capacity = min(64, manifest.max_tokens)
+        self.decoder = CachedSession(session, manifest.cache, rows, capacity, sources)
+        self.lengths = np.zeros(rows, np.int64)
+
+    def read(self, row: int, source: Sequence[int]) -> None:
+        """Let a row look at a source."""
+        assert self.decoder.sources is not None
+        count = len(source)
+        assert self.decoder.sources.encode([[row]], {
+            "input_ids": np.array(source, np.int64), "position_ids": np.arange(count),
+            "padded_from_packed": np.arange(count)[None], "packed_from_padded": np.arange(count),
+            "lengths": np.array([count]),
+        }) == [True]  # fmt: skip
+
+    def prefill(self, row: int, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits [S, V] of each of some tokens that are added to a row."""
+        found = self.decoder.step(
+            slice(row, row + 1), np.array([list(token_ids)], np.int64),
+            self.lengths[row : row + 1], np.arange(len(token_ids)),
+        )  # fmt: skip
+        self.lengths[row] += len(token_ids)
+        return found
+
+    def decode(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits [B, V] after one more token in each of the first rows."""
+        count = len(token_ids)
+        found = self.decoder.step(
+            slice(0, count), np.array(token_ids, np.int64)[:, None],
+            self.lengths[:count], np.arange(count),
+        )  # fmt: skip
+        self.lengths[:count] += 1
+        return found
+
+
+def torch_logits(
+    ours: Loaded, token_ids: Sequence[int], source: Sequence[int] | None = None
+) -> NDArray[np.float32]:
+    """Logits [S, V] in PyTorch, in one go."""
+    (head,) = ours.model.heads.values()
+    rows = torch.tensor([list(token_ids)])
+    layout, memory = Padded.of(rows), None
+    with torch.inference_mode():
+        if source is not None:
+            read = torch.tensor([list(source)])
+            source_layout = Padded.of(read)
+            memory = ours.model.transformer.encode(read, source_layout)
+            layout = Padded.of(rows, memory=source_layout)
+        return head(ours.model.transformer.decode(rows, layout, memory)[0]).numpy()
