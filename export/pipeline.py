@@ -34,7 +34,7 @@ from export.artifact import (
 from export.attention import TRANSLATIONS
 from export.catalogue import Recipe, artifact_folder
 from export.graphs import GraphSpec
-from export.passes.int8 import quantize_products
+from export.passes.int8 import MINIMUM_COLUMNS, quantize_products
 from export.passes.merge import merge_products
 from export.plans import default_precision, make_plan, wanted_heads
 from model_core.attention import Explicit
@@ -181,10 +181,20 @@ def quiet() -> Generator[None]:
         logger.setLevel(before)
 
 
-def apply_passes(model: ir.Model, kind: Kind, file: str, precision: Precision) -> None:
-    """What the graph's role and the precision ask of it, in place."""
+def apply_passes(
+    model: ir.Model,
+    kind: Kind,
+    file: str,
+    precision: Precision,
+    minimum_columns: int = MINIMUM_COLUMNS,
+) -> None:
+    """What the graph's role and the precision ask of it, in place.
+
+    Products of fewer than `minimum_columns` stay in floating point.
+    """
     is_decoder = kind is not Kind.ENCODER and file == GRAPH
     if is_decoder:
         merge_products(model)
     if precision is Precision.INT8:
-        quantize_products(model, exact=EXACT_WRITING if is_decoder else EXACT_READING)
+        exact = EXACT_WRITING if is_decoder else EXACT_READING
+        quantize_products(model, exact, minimum_columns)

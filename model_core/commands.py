@@ -1,4 +1,7 @@
-"""`anatomy train`: recipes that end in a model or a part of one, with figures on unseen data."""
+"""`anatomy train`: recipes that end in a model or a part of one, with figures on unseen data.
+
+`anatomy models families`: the family tree.
+"""
 
 import shlex
 import sys
@@ -14,6 +17,7 @@ from rich.table import Table
 
 from model_core.checkpoints.errors import CheckpointError
 from model_core.config import ConfigError
+from model_core.families import FAMILIES
 from model_core.tokenization import TokenizationError
 from model_core.training.classify import HeadRecipe, Report, Result, train_classifier_head
 from model_core.training.errors import TrainingError
@@ -24,6 +28,26 @@ R = TypeVar("R")
 Work: TypeAlias = Callable[[Report], R]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+families_app = typer.Typer(add_completion=False)
+
+
+@families_app.command(epilog="Example:  anatomy models families")
+def families() -> None:
+    """The family tree: what `model_type`s of a config.json are read, and with which heads."""
+    table = Table("Family", "model_type", "Reads and writes", "Heads", "GGUF", box=None)
+    for family in FAMILIES:
+        table.add_row(
+            f"[bold]{family.title}[/]",
+            ", ".join(family.names),
+            WAYS[next((head for head in family.heads if head in WAYS), "")],
+            ", ".join(head.replace("_", " ") for head in family.heads),
+            "yes" if family.gguf else "",
+        )
+    Console().print(table)
+
+
+WAYS = {"language_model": "writes", "seq2seq": "reads, then writes", "": "reads"}
+"""What a family does, by the head that says so."""
 
 
 @app.callback()

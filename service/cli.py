@@ -15,11 +15,15 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Where a command lives: the module whose `app` has it, among others or alone."""
+    """Where a command lives: the module whose `app` has it, among others or alone.
+
+    A command of two words stands beside that of the first.
+    """
 
     module: str
     help: str
     among_others: bool = True
+    app: str = "app"
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -28,6 +32,12 @@ COMMANDS: Mapping[str, Command] = {
     "classify": Command("service.commands", "Texts to labels, a line each."),
     "generate": Command("service.commands", "Prompts to continuations, a line each."),
     "models": Command("service.commands", "The embedded models and what is cached."),
+    "models families": Command(
+        "model_core.commands",
+        "The family tree: which checkpoints are read.",
+        among_others=False,
+        app="families_app",
+    ),
     "export": Command("export.commands", "A checkpoint to an ONNX artifact.", among_others=False),
     "train": Command("model_core.commands", "Train a model or a head.", among_others=False),
 }
@@ -42,24 +52,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given[0] == "--version":
         print(version("transformer-anatomy"))
         sys.exit(0)
-    if given[0] not in COMMANDS:
+    name = " ".join(given[:2])
+    name = name if name in COMMANDS else given[0]
+    if name not in COMMANDS:
         console = Console(stderr=True)
         console.print(f"[red]error:[/] no command {given[0]!r}", highlight=False)
         print_help(console)
         sys.exit(2)
-    command = COMMANDS[given[0]]
+    command = COMMANDS[name]
     try:
-        app = import_module(command.module).app
+        app = getattr(import_module(command.module), command.app)
     except ModuleNotFoundError as error:
         extra = command.module.partition(".")[0]
         Console(stderr=True).print(
-            f"[red]error:[/] {given[0]} needs the package {error.name!r}; install the extra "
+            f"[red]error:[/] {name} needs the package {error.name!r}; install the extra "
             f"that has it: pip install 'transformer-anatomy\\[export]' (for {extra})",
             highlight=False,
         )
         sys.exit(1)
-    rest = given if command.among_others else given[1:]
-    program = "anatomy" if command.among_others else f"anatomy {given[0]}"
+    rest = given if command.among_others else given[len(name.split()) :]
+    program = "anatomy" if command.among_others else f"anatomy {name}"
     app(rest, prog_name=program)
 
 

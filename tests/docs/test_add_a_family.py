@@ -14,6 +14,7 @@ from model_core.config import ConfigError
 from model_core.families import FAMILIES, Family, find_family
 from tests.support.documents import ROOT, Block, blocks, dead_links, run_page
 from tests.support.families import Case
+from tests.support.families.exported import export_case
 from tests.support.families.parity import (
     largest_weights,
     load_ours,
@@ -128,6 +129,12 @@ def test_attention_is_far_from_uniform(cases: tuple[Case, ...], tmp_path: Path) 
     folder = folders(tmp_path)
     largest = {str(case): largest_weights(case, 0, next(folder)) for case in cases}
     assert {what: weight for what, weight in largest.items() if weight < 0.5} == {}
+
+
+def test_it_is_exported_with_nothing_more(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    artifact, _ = export_case(cases[0], tmp_path)
+    # That of the exports of the family tree: float32 through other kernels.
+    assert artifact.manifest.parity.largest_error <= 1e-4
 
 
 def test_the_other_snippets_give_what_the_page_says(family: Family) -> None:

@@ -8,6 +8,9 @@ from openai import OpenAI
 
 from export.artifact import Artifact
 from loadtests.service_process import Running, serve
+from model_core.checkpoints.load import Loaded
+from tests.support.families import CASES
+from tests.support.families.exported import export_case
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +19,22 @@ def ray_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def tiny_marian(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Loaded]:
+    """An encoder-decoder with random weights: its artifact, and itself in PyTorch."""
+    (case,) = (case for case in CASES if case.name == "Marian")
+    return export_case(case, tmp_path_factory.mktemp("marian"), name="marian")
+
+
+@pytest.fixture(scope="module")
 def service(
-    minilm_artifact: Artifact, smollm2_artifact: Artifact, ray_log: Path
+    minilm_artifact: Artifact,
+    smollm2_artifact: Artifact,
+    tiny_marian: tuple[Artifact, Loaded],
+    ray_log: Path,
 ) -> Iterator[Running]:
-    """`anatomy serve` on a free port of the loopback."""
-    models = [str(minilm_artifact.folder), str(smollm2_artifact.folder)]
+    """`anatomy serve` on a free port of the loopback: a model of each kind."""
+    artifacts = (minilm_artifact, smollm2_artifact, tiny_marian[0])
+    models = [str(artifact.folder) for artifact in artifacts]
     with serve(models, log=ray_log, start_timeout_s=180) as running:
         yield running
 

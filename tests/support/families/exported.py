@@ -7,13 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.artifact import Artifact, CacheLayout, Precision
+from export.artifact import Artifact, CacheLayout, Parity, Precision
 from export.catalogue import recipe
-from export.pipeline import export
+from export.parity import compare, worst
+from export.pipeline import apply_passes, export, save_graph, trace
+from export.plans import make_plan
 from export.session import CachedSession, Provider, Session, Sources
 from model_core.attention import Explicit, Padded
 from model_core.checkpoints.load import Loaded, load
 from model_core.checkpoints.sources import locate
+from model_core.tokenization import Tokenizer
 from tests.support.checkpoints import write_tokenizer
 from tests.support.families.case import Case
 
@@ -33,12 +36,19 @@ def save_checkpoint(case: Case, folder: Path, seed: int = 0) -> Path:
 
 
 def export_case(
-    case: Case, folder: Path, precision: Precision = Precision.FP32, seed: int = 0
+    case: Case,
+    folder: Path,
+    precision: Precision = Precision.FP32,
+    seed: int = 0,
+    name: str | None = None,
 ) -> tuple[Artifact, Loaded]:
     """What `anatomy export` makes of a case's checkpoint, and the model in PyTorch."""
     source = save_checkpoint(case, folder / "checkpoint", seed)
     made = export(
-        recipe(str(source), precision), folder / "cache", lambda *_: None, folder / "artifact"
+        recipe(str(source), precision, name=name),
+        folder / "cache",
+        lambda *_: None,
+        folder / "artifact",
     )
     head = main_head(case)
     located = locate(str(source), cache=folder)
@@ -104,3 +114,26 @@ def torch_logits(
             memory = ours.model.transformer.encode(read, source_layout)
             layout = Padded.of(rows, memory=source_layout)
         return head(ours.model.transformer.decode(rows, layout, memory)[0]).numpy()
+
+
+def receipts(case: Case, folder: Path, seed: int = 0) -> dict[Precision, Parity]:
+    """How far the graphs of a case are from PyTorch, in float32 and in int8.
+
+    In int8 every product is quantised that is so in a model of a real size, however narrow here.
+    """
+    found: dict[Precision, Parity] = {}
+    source = save_checkpoint(case, folder / "checkpoint", seed)
+    located = locate(str(source), cache=folder)
+    head = main_head(case)
+    for precision in (Precision.FP32, Precision.INT8):
+        loaded = load(located, Explicit(), [head] if head else [])
+        tokenizer = Tokenizer.from_files(located.files)
+        plan = make_plan(recipe(str(source)), located, loaded, tokenizer, precision)
+        parts: list[Parity] = []
+        for file, graph in plan.graphs.items():
+            model = trace(graph.spec)
+            apply_passes(model, plan.kind, file, precision, minimum_columns=1)
+            save_graph(model, folder, file)
+            parts.append(compare(folder / file, graph.golden)[0])
+        found[precision] = worst(parts)
+    return found
