@@ -127,7 +127,8 @@ class GenerationEngine:
             source=source,
             prompt=start,
             search=Beams(rules) if sampling.beams > 1 else Sampler(rules, seed),
-            text=TextStream(self._tokenizer.stream(after=start), sampling.stop),
+            # A target begins its text; what continues a prompt may need the space between.
+            text=TextStream(self._tokenizer.stream(after=() if source else start), sampling.stop),
             stream=stream,
             sequence=Sequence(len(start), len(source), sampling.beams),
             submitted=self._clock(),

@@ -19,21 +19,21 @@ def ray_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiny_marian(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Loaded]:
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Loaded]:
     """An encoder-decoder with random weights: its artifact, and itself in PyTorch."""
-    (case,) = (case for case in CASES if case.name == "Marian")
-    return export_case(case, tmp_path_factory.mktemp("marian"), name="marian")
+    (case,) = (case for case in CASES if case.name == "T5 v1.1")
+    return export_case(case, tmp_path_factory.mktemp("t5"), name="t5")
 
 
 @pytest.fixture(scope="module")
 def service(
     minilm_artifact: Artifact,
     smollm2_artifact: Artifact,
-    tiny_marian: tuple[Artifact, Loaded],
+    tiny_t5: tuple[Artifact, Loaded],
     ray_log: Path,
 ) -> Iterator[Running]:
     """`anatomy serve` on a free port of the loopback: a model of each kind."""
-    artifacts = (minilm_artifact, smollm2_artifact, tiny_marian[0])
+    artifacts = (minilm_artifact, smollm2_artifact, tiny_t5[0])
     models = [str(artifact.folder) for artifact in artifacts]
     with serve(models, log=ray_log, start_timeout_s=180) as running:
         yield running

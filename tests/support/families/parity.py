@@ -175,21 +175,35 @@ def our_next_logits(ours: Loaded, head: str, source: Tensor | None = None) -> Ne
 
 
 def our_greedy(ours: Loaded, head: str, prompt: Tensor, steps: int) -> list[int]:
-    """Our greedy continuation of a decoder's prompt, or of an encoder-decoder's start token."""
-    if ours.model.transformer.encoder is None:
-        return greedy(our_next_logits(ours, head), prompt.tolist(), steps)
-    start = ours.description.values["decoder_start_token_id"]
-    return greedy(our_next_logits(ours, head, prompt), [start], steps)
+    """Our greedy continuation of a decoder's prompt, or of an encoder-decoder's start token.
+
+    No token comes twice: tiny random models would say the same one for ever, which is easily
+    equal.
+    """
+    prompt = prompt[:LONGEST_PROMPT]
+    has_source = ours.model.transformer.encoder is not None
+    start = [ours.description.values["decoder_start_token_id"]] if has_source else prompt.tolist()
+    next_logits = our_next_logits(ours, head, prompt if has_source else None)
+
+    def of_new_tokens(token_ids: Sequence[int]) -> Tensor:
+        return next_logits(token_ids).index_fill(0, torch.tensor(list(token_ids)), -torch.inf)
+
+    return greedy(of_new_tokens, start, steps)
+
+
+LONGEST_PROMPT = 20
+"""So that there are tokens left to say: `VOCAB` in all."""
 
 
 def reference_greedy(reference: Any, prompt: Tensor, steps: int) -> list[int]:
     """The reference's. Without a cache: the keys in it keep the turn of a base that dynamic
-    scaling has since changed. No token ends it, and none is forced."""
+    scaling has since changed. No token ends it, none is forced, and none comes twice."""
+    prompt = prompt[:LONGEST_PROMPT]
     if reference.can_generate():
         for name in ("eos_token_id", "forced_eos_token_id"):
             setattr(reference.generation_config, name, None)
     found = reference.generate(
-        prompt[None], do_sample=False, max_new_tokens=steps,
+        prompt[None], do_sample=False, max_new_tokens=steps, no_repeat_ngram_size=1,
         attention_mask=torch.ones_like(prompt[None]), use_cache=False,
     )  # fmt: skip
     return found[0, 1 if reference.config.is_encoder_decoder else len(prompt) :].tolist()

@@ -112,8 +112,9 @@ class OriginalWithHead(Original):
     ) -> Tensor:
         found = torch.tensor([[self.config.decoder_start_token_id]])
         for _ in range(max_new_tokens):
-            logits = self(input_ids, attention_mask, found).logits[:, -1:]
-            found = torch.cat((found, logits.argmax(-1)), dim=1)
+            logits = self(input_ids, attention_mask, found).logits[:, -1]
+            logits[:, found[0]] = -torch.inf  # none comes twice
+            found = torch.cat((found, logits.argmax(-1)[:, None]), dim=1)
         return found
 
 
