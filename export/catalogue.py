@@ -70,7 +70,8 @@ def is_embedded(model: str) -> bool:
 class Recipe:
     """One export: what to make of which source.
 
-    `precision` None leaves it to the task and the hardware: `cuda` says what that is.
+    `precision` None leaves it to the task and the hardware: `cuda` says what that is. `context` is
+    how many tokens texts may have; None: as many as the checkpoint states.
     """
 
     name: str
@@ -78,16 +79,22 @@ class Recipe:
     precision: Precision | None
     cuda: bool
     heads: tuple[ExtraHead, ...] = ()
+    context: int | None = None
 
 
 def recipe(
-    model: str, precision: Precision | None = None, *, cuda: bool = False, name: str | None = None
+    model: str,
+    precision: Precision | None = None,
+    *,
+    cuda: bool = False,
+    name: str | None = None,
+    context: int | None = None,
 ) -> Recipe:
     """The recipe for an embedded model's name or for a source (folder, .gguf, hf:, pypi:)."""
     if model in EMBEDDED:
         embedded = EMBEDDED[model]
-        return Recipe(name or model, embedded.source, precision, cuda, embedded.heads)
-    return Recipe(name or default_name(model), model, precision, cuda)
+        return Recipe(name or model, embedded.source, precision, cuda, embedded.heads, context)
+    return Recipe(name or default_name(model), model, precision, cuda, context=context)
 
 
 def default_cache_folder() -> Path:

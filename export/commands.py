@@ -39,6 +39,8 @@ def export_command(
     name: Annotated[str | None, typer.Option(help="The name it is served under.")] = None,
     output: Annotated[Path | None, typer.Option(
         help="A folder for the artifact, instead of the cache.")] = None,
+    context: Annotated[int | None, typer.Option(min=1,
+        help="The most tokens of a text; default: what the checkpoint states.")] = None,
     cuda: Annotated[bool, typer.Option("--cuda", help="Export for a GPU.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Make it again if it is cached.")] = False,
 ) -> None:  # fmt: skip
@@ -47,7 +49,7 @@ def export_command(
     Prints the artifact's folder on standard output.
     """
     cache = (cache or default_cache_folder()).expanduser()
-    wanted = recipe(model, precision, cuda=cuda, name=name)
+    wanted = recipe(model, precision, cuda=cuda, name=name, context=context)
     found = None if force or output else intact_artifact(wanted, cache)
     if found is None:
         found = with_progress(wanted.name, lambda report: export(wanted, cache, report, output))

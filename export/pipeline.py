@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +34,7 @@ from export.artifact import (
 )
 from export.attention import TRANSLATIONS
 from export.catalogue import Recipe, artifact_folder
+from export.context import for_context
 from export.graphs import GraphSpec
 from export.passes.int8 import MINIMUM_COLUMNS, quantize_products
 from export.passes.merge import merge_products
@@ -71,7 +73,8 @@ def export(recipe: Recipe, cache: Path, report: Report, output: Path | None = No
         tokenizer = tokenizer.lowercased()
     report("reading weights", 0.2)
     description = describe(located)
-    loaded = load(located, Explicit(), wanted_heads(description, located))
+    context = partial(for_context, tokens=recipe.context) if recipe.context else None
+    loaded = load(located, Explicit(), wanted_heads(description, located), context)
     precision = recipe.precision or default_precision(loaded, cuda=recipe.cuda)
     plan = make_plan(recipe, located, loaded, tokenizer, precision)
 

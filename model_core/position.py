@@ -50,9 +50,7 @@ def rotary_frequencies(config: RotaryConfig, positions: int) -> Tensor:
     """
     scaling, theta, dims = config.scaling, config.theta, config.dims
     if isinstance(scaling, DynamicScaling):
-        trained = scaling.trained_positions
-        stretch = scaling.factor * max(positions, trained) / trained - (scaling.factor - 1)
-        theta = theta * stretch ** (dims / (dims - 2))
+        theta = dynamic_theta(config, scaling, positions)
     # In float32, as the reference implementations do: in float64 the tables differ from theirs by
     # as much as a greedy choice between near-ties can notice.
     frequency = 1.0 / (theta ** (torch.arange(0, dims, 2, dtype=torch.int64).float() / dims))
@@ -63,6 +61,13 @@ def rotary_frequencies(config: RotaryConfig, positions: int) -> Tensor:
     if isinstance(scaling, Llama3Scaling):
         return llama3_frequencies(frequency, scaling)
     return frequency
+
+
+def dynamic_theta(config: RotaryConfig, scaling: DynamicScaling, positions: int) -> float:
+    """The base for a text of `positions`: the plain one as long as training knew such texts."""
+    trained = scaling.trained_positions
+    stretch = scaling.factor * max(positions, trained) / trained - (scaling.factor - 1)
+    return config.theta * stretch ** (config.dims / (config.dims - 2))
 
 
 def yarn_frequencies(frequency: Tensor, config: RotaryConfig, scaling: YarnScaling) -> Tensor:

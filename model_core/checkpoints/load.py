@@ -1,7 +1,7 @@
 """From a checkpoint's files to a model with every tensor accounted for."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,15 +106,22 @@ def describe_config(values: Mapping[str, Any]) -> Description:
     return Description(family, values, "config.json", class_names(values), multi_label)
 
 
-def load(located: Located, attend: Attend, heads: Sequence[str] = ()) -> Loaded:
+def load(
+    located: Located,
+    attend: Attend,
+    heads: Sequence[str] = (),
+    change: Callable[[TransformerConfig], TransformerConfig] | None = None,
+) -> Loaded:
     """The model in `located` with the `heads` named, attending by `attend`.
 
-    Raises `ConfigError` for a shape that can't be expressed, `CheckpointError` naming all
-    missing, unexpected and misshaped tensors at once.
+    `change` may make another shape of the one that the checkpoint states, which its tensors still
+    have to fit. Raises `ConfigError` for a shape that can't be expressed, `CheckpointError` naming
+    all missing, unexpected and misshaped tensors at once.
     """
     description = describe(located)
     family, reader = description.family, open_tensors(located)
-    config = description.config(reader)
+    stated = description.config(reader)
+    config = change(stated) if change else stated
     model = build(config, description, attend, heads)
     rules = family.gguf.rules if located.gguf and family.gguf else family.rules
     unused = fill(model, reader, rules(config), family.prefix, located.source)
