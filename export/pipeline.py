@@ -172,16 +172,19 @@ def trace(spec: GraphSpec) -> ir.Model:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Without the exporter's remarks on packages that are absent and axes that share a name."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the exporter's remarks on packages that are absent, axes that share a name and what
+    it leaves to the runtime."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def apply_passes(
