@@ -178,15 +178,16 @@ def our_greedy(ours: Loaded, head: str, prompt: Tensor, steps: int) -> list[int]
     """Our greedy continuation of a decoder's prompt, or of an encoder-decoder's start token.
 
     No token comes twice: tiny random models would say the same one for ever, which is easily
-    equal.
+    equal. Nor does that of padding, which some references give a position of its own.
     """
+    never = [ours.description.values.get("pad_token_id") or 0]
     prompt = prompt[:LONGEST_PROMPT]
     has_source = ours.model.transformer.encoder is not None
     start = [ours.description.values["decoder_start_token_id"]] if has_source else prompt.tolist()
     next_logits = our_next_logits(ours, head, prompt if has_source else None)
 
     def of_new_tokens(token_ids: Sequence[int]) -> Tensor:
-        return next_logits(token_ids).index_fill(0, torch.tensor(list(token_ids)), -torch.inf)
+        return next_logits(token_ids).index_fill(0, torch.tensor([*token_ids, *never]), -torch.inf)
 
     return greedy(of_new_tokens, start, steps)
 
@@ -197,13 +198,15 @@ LONGEST_PROMPT = 20
 
 def reference_greedy(reference: Any, prompt: Tensor, steps: int) -> list[int]:
     """The reference's. Without a cache: the keys in it keep the turn of a base that dynamic
-    scaling has since changed. No token ends it, none is forced, and none comes twice."""
+    scaling has since changed. No token ends it, none is forced, and none comes twice, nor does
+    that of padding."""
     prompt = prompt[:LONGEST_PROMPT]
     if reference.can_generate():
         for name in ("eos_token_id", "forced_eos_token_id"):
             setattr(reference.generation_config, name, None)
     found = reference.generate(
         prompt[None], do_sample=False, max_new_tokens=steps, no_repeat_ngram_size=1,
+        suppress_tokens=[pad_id_of(reference)],
         attention_mask=torch.ones_like(prompt[None]), use_cache=False,
     )  # fmt: skip
     return found[0, 1 if reference.config.is_encoder_decoder else len(prompt) :].tolist()

@@ -48,7 +48,7 @@ CASES = (
          lambda: config(hidden_act="relu", tie_word_embeddings=False, pad_token_id=0),
          RobertaModel, HEADS),
     Case("XLM-R, the longest text", "xlm-roberta", lambda: XLMRobertaConfig(**SMALL),
-         XLMRobertaModel, XLM_HEADS, lengths=(32, 1)),
+         XLMRobertaModel, XLM_HEADS, lengths=(32, 1), gain=3.0),
     Case("CamemBERT", "camembert", lambda: CamembertConfig(**SMALL), CamembertModel,
          {"masked_lm": CamembertForMaskedLM}),
 )  # fmt: skip

@@ -108,12 +108,17 @@ class OriginalWithHead(Original):
 
     @torch.inference_mode()
     def generate(
-        self, input_ids: Tensor, attention_mask: Tensor, max_new_tokens: int, **_more: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        max_new_tokens: int,
+        suppress_tokens: list[int],
+        **_more: Any,
     ) -> Tensor:
         found = torch.tensor([[self.config.decoder_start_token_id]])
         for _ in range(max_new_tokens):
             logits = self(input_ids, attention_mask, found).logits[:, -1]
-            logits[:, found[0]] = -torch.inf  # none comes twice
+            logits[:, [*found[0], *suppress_tokens]] = -torch.inf  # none comes twice
             found = torch.cat((found, logits.argmax(-1)[:, None]), dim=1)
         return found
 
