@@ -195,7 +195,7 @@ def test_only_loopback_is_listened_on(service: Running) -> None:
 def test_the_service_says_where_and_why_it_runs(service: Running) -> None:
     info = httpx.get(f"{service.url}/info").json()
     models = {model["name"]: model for model in info["models"]}
-    assert set(models) == {"minilm", "supersense", "smollm2"}
+    assert set(models) == {"minilm", "supersense", "smollm2", "t5"}
     assert models["minilm"]["precision"] == "fp32"
     assert models["smollm2"]["precision"] == "int8"
     assert models["smollm2"]["provider"] in {"cpu", "cuda"}
