@@ -40,6 +40,7 @@ from export.passes.int8 import MINIMUM_COLUMNS, quantize_products
 from export.passes.merge import merge_products
 from export.plans import default_precision, make_plan, wanted_heads
 from model_core.attention import Explicit
+from model_core.checkpoints.errors import CheckpointError
 from model_core.checkpoints.gguf_metadata import read_gguf_metadata
 from model_core.checkpoints.load import describe, load
 from model_core.checkpoints.sentence_transformers import read_sentence_config
@@ -75,6 +76,12 @@ def export(recipe: Recipe, cache: Path, report: Report, output: Path | None = No
     description = describe(located)
     context = partial(for_context, tokens=recipe.context) if recipe.context else None
     loaded = load(located, Explicit(), wanted_heads(description, located), context)
+    reading = loaded.config.stacks[0].embedding.vocab_size
+    if tokenizer.vocab_size > reading:
+        raise CheckpointError(
+            f"the tokenizer of {located.source} has {tokenizer.vocab_size} tokens, the model only "
+            f"{reading} embeddings; do they belong together?"
+        )
     precision = recipe.precision or default_precision(loaded, cuda=recipe.cuda)
     plan = make_plan(recipe, located, loaded, tokenizer, precision)
 

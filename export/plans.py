@@ -169,7 +169,7 @@ def plan_encoder_decoder(
     encoder, decoder = transformer.config.stacks
     cache = cache_layout(cache_names(decoder.layers), decoder.attention[0], precision)
     cross = cache_layout(cross_names(decoder.layers), cross_attention(decoder), precision)
-    generation = generation_of(located, encoder)
+    generation = generation_of(located, encoder, decoder.embedding.vocab_size)
     texts = [tokenizer.encode(text)[: generation.max_source_tokens] for text in parity.PROBES]
     parity.require_vocabulary(encoder, texts)
     longest = max(texts, key=len)
@@ -196,9 +196,22 @@ def plan_encoder_decoder(
     )
 
 
-def generation_of(located: Located, encoder: StackConfig) -> GenerationDefaults:
+def generation_of(located: Located, encoder: StackConfig, vocab_size: int) -> GenerationDefaults:
     """How the authors have it generate, as the engine takes it."""
     read = read_generation(located)
+    special = {
+        "decoder_start_token_id": read.decoder_start,
+        "forced_bos_token_id": () if read.forced_first is None else (read.forced_first,),
+        "forced_eos_token_id": () if read.forced_last is None else (read.forced_last,),
+        "eos_token_id": read.eos_ids,
+        "bad_words_ids": read.suppressed,
+    }
+    for name, token_ids in special.items():
+        if any(not 0 <= token_id < vocab_size for token_id in token_ids):
+            raise CheckpointError(
+                f"{located.source}: {name} has {list(token_ids)}; the decoder has tokens 0 to "
+                f"{vocab_size - 1}"
+            )
     if not read.decoder_start:
         raise CheckpointError(
             f"{located.source}: neither generation_config.json nor config.json has a "

@@ -79,6 +79,10 @@ class NormConfig:
     eps: float
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        if self.eps < 0:
+            raise ConfigError(f"a norm's epsilon is {self.eps}, expected 0 or more")
+
 
 @dataclass(frozen=True, slots=True)
 class LinearScaling:
@@ -136,6 +140,13 @@ class RotaryConfig:
     dims: int
     scaling: RotaryScaling | None = None
 
+    def __post_init__(self) -> None:
+        if self.theta <= 0 or self.dims < 2 or self.dims % 2:
+            raise ConfigError(
+                f"rotary positions have theta {self.theta} and turn {self.dims} dims; expected a "
+                "positive base and an even number of dims"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionConfig:
@@ -180,6 +191,13 @@ class BucketedBias:
 
     buckets: int
     max_distance: int
+
+    def __post_init__(self) -> None:
+        if self.buckets < 4 or self.max_distance <= self.buckets // 2:
+            raise ConfigError(
+                f"relative positions have {self.buckets} buckets up to a distance of "
+                f"{self.max_distance}; expected 4 buckets at least, and more than half as far"
+            )
 
 
 @dataclass(frozen=True, slots=True)

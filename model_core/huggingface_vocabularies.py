@@ -232,7 +232,7 @@ def _read_object(files: Mapping[str, Path], name: str) -> Mapping[str, Any]:
         return {}
     try:
         value: object = json.loads(files[name].read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TokenizationError(f"{files[name]} can't be read: {error}") from error
     if not isinstance(value, dict):
         raise TokenizationError(f"{files[name]} has to hold a JSON object")

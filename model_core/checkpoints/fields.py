@@ -1,6 +1,7 @@
 """Reading a checkpoint's configuration so that no field goes unnoticed."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from math import isfinite
 from typing import Any, TypeVar, cast
 
 from model_core.config import ConfigError
@@ -35,6 +36,15 @@ NEUTRAL = frozenset(
 EMPTY: tuple[Any, ...] = (None, {}, [])
 
 
+# Numbers that aren't sizes, and the one that stands for "none" in them.
+MAY_BE_ZERO: Mapping[str, int] = {
+    "type_vocab_size": 0, "max_window_layers": 0, "max_relative_positions": -1,
+    "position_buckets": -1,
+}  # fmt: skip
+LARGEST = 2**24
+"""Of a size: a vocabulary or a context of sixteen million."""
+
+
 class Fields:
     """The fields of one configuration; `finish` refuses those that nobody took.
 
@@ -58,13 +68,26 @@ class Fields:
             value = float(value)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ConfigError(f"{self.origin}: {name!r} is {value!r}, expected {kind.__name__}")
+        self._require_range(name, value)
         return value
+
+    def _require_range(self, name: str, value: Any) -> None:
+        """Refuse sizes below 1, or beyond what any machine holds, and numbers that aren't."""
+        if isinstance(value, float) and not isfinite(value):
+            raise ConfigError(f"{self.origin}: {name!r} is {value!r}, expected a finite number")
+        if not isinstance(value, int) or isinstance(value, bool):
+            return
+        least = 0 if name in MAY_BE_ZERO or name.endswith("_id") else 1
+        if not least <= value <= LARGEST and value != MAY_BE_ZERO.get(name):
+            raise ConfigError(
+                f"{self.origin}: {name!r} is {value!r}, expected {least} to {LARGEST}"
+            )
 
     def choose(self, name: str, choices: Mapping[Any, T], default: Any = None) -> T:
         """What `choices` has for the value of `name`; another value is refused by name."""
         self.taken.add(name)
         value = self.values.get(name, default)
-        if value not in choices:
+        if not isinstance(value, Hashable) or value not in choices:
             accepted = ", ".join(repr(choice) for choice in choices)
             raise ConfigError(
                 f"{self.origin}: {name!r} is {value!r}, which is not supported; "

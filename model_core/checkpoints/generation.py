@@ -91,7 +91,7 @@ def generation_defaults(fields: Fields, *, has_encoder: bool) -> GenerationDefau
 
     eos_ids = ids_of(fields, "eos_token_id")
     bos_ids = ids_of(fields, "bos_token_id")
-    bad_words: Sequence[Sequence[int]] = values.get("bad_words_ids") or ()
+    bad_words = cast("Sequence[Sequence[int]]", fields.sequence("bad_words_ids", list) or ())
     if any(len(word) > 1 for word in bad_words):
         not_applied.add("bad_words_ids")
     suppressed = {word[0] for word in bad_words if len(word) == 1 and word[0] not in eos_ids}

@@ -39,7 +39,7 @@ class Description:
     @property
     def architectures(self) -> tuple[str, ...]:
         """The classes that the checkpoint was saved from, as the ecosystem calls them."""
-        return tuple(self.values.get("architectures") or ())
+        return architectures_of(self.values)
 
     def config(self, reader: TensorReader) -> TransformerConfig:
         """The shape; raises `ConfigError` for a field that is wrong or not supported."""
@@ -63,11 +63,16 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; `CheckpointError` names the file if it isn't one."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds {type(value).__name__}, expected an object")
     return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def architectures_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes that a checkpoint was saved from; raises `ConfigError` if they are no names."""
+    return Fields(config, "config.json").sequence("architectures", str) or ()
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -76,8 +81,9 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     A classifier that has two without a name of their own leaves `id2label` out.
     """
     labels: Mapping[str, str] = config.get("id2label") or {}
-    if not labels and any("Classification" in kind for kind in config.get("architectures") or ()):
-        labels = {str(number): f"LABEL_{number}" for number in range(config.get("num_labels", 2))}
+    if not labels and any("Classification" in kind for kind in architectures_of(config)):
+        count = Fields(config, "config.json").take("num_labels", int, 2)
+        labels = {str(number): f"LABEL_{number}" for number in range(count)}
     try:
         return tuple(str(labels[number]) for number in sorted(labels, key=int))
     except (ValueError, TypeError) as error:
@@ -179,6 +185,15 @@ def is_absent(model: TransformerWithHeads, name: str) -> bool:
     return room == "heads" and rest.partition(".")[0] not in model.heads
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds floating-point numbers, none infinite and none NaN."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return tensor.is_floating_point()
+    # NaN if any is. Not `isfinite`, which holds several masks as large as the tensor.
+    smallest, largest = torch.aminmax(tensor)
+    return bool(smallest.isfinite() and largest.isfinite())
+
+
 class Account:
     """What became of each tensor of a checkpoint, and of each parameter of a model.
 
@@ -193,6 +208,7 @@ class Account:
         self.unused: list[str] = []
         self.unexpected: list[str] = []
         self.misshaped: list[str] = []
+        self.no_numbers: list[str] = []
         self.differing: list[str] = []
 
     def take(
@@ -217,6 +233,8 @@ class Account:
 
     def keep(self, key: int, name: str, part: Tensor) -> None:
         """A parameter's value, unless it has the same already."""
+        if not is_finite(part):
+            self.no_numbers.append(f"{name} ({part.dtype})")
         # A part of a tensor that was cut is copied: a view would keep the whole in memory.
         value = part.to(torch.float32).contiguous()
         if key not in self.values:
@@ -232,6 +250,7 @@ class Account:
             "unexpected": self.unexpected,
             "misshaped": self.misshaped,
             "tied, but different": self.differing,
+            "not finite floating-point numbers": self.no_numbers,
         }
         lines = [f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names]
         if lines:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 
 from model_core.checkpoints.errors import CheckpointError
+from model_core.checkpoints.fields import Fields
 from model_core.checkpoints.load import read_json
 from model_core.checkpoints.readers import SafetensorsReader
 from model_core.checkpoints.sources import Located
@@ -89,7 +90,7 @@ def read_sentence_config(located: Located) -> SentenceConfig | None:
         )
     transformer, pooling = (_folder(module) for module in modules[:2])
     limits = _read_config(located, transformer, "sentence_bert_config.json", required=False)
-    prompts = cast("Mapping[str, str]", options.get("prompts") or {})
+    prompts = _read_prompts(options.get("prompts") or {})
     default_prompt = options.get("default_prompt_name")
     if default_prompt is not None and default_prompt not in prompts:
         raise CheckpointError(
@@ -103,7 +104,7 @@ def read_sentence_config(located: Located) -> SentenceConfig | None:
             for module, kind in zip(modules[2:], kinds[2:], strict=True)
             if (step := _read_step(located, kind, _folder(module))) is not None
         ),
-        max_tokens=limits.get("max_seq_length"),
+        max_tokens=Fields(limits, "sentence_bert_config.json").optional("max_seq_length", int),
         lowercase=bool(limits.get("do_lower_case", False)),
         prompts=MappingProxyType(dict(prompts)),
         default_prompt=default_prompt,
@@ -169,9 +170,26 @@ def _read_modules(located: Located) -> list[Mapping[str, str]]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"modules.json is not valid JSON: {error}") from error
     entries = cast("list[object]", modules) if isinstance(modules, list) else [modules]
-    if not all(isinstance(entry, dict) and "type" in entry for entry in entries):
-        raise CheckpointError("modules.json has to list modules, each with a 'type'")
+    if not all(is_module(entry) for entry in entries):
+        raise CheckpointError("modules.json has to list modules, each with a 'type' and a 'path'")
     return cast("list[Mapping[str, str]]", entries)
+
+
+def _read_prompts(stated: object) -> Mapping[str, str]:
+    prompts = cast("Mapping[str, object]", stated) if isinstance(stated, Mapping) else None
+    if prompts is None or not all(isinstance(text, str) for text in prompts.values()):
+        raise CheckpointError(
+            f"config_sentence_transformers.json: prompts is {stated!r}, expected names to texts"
+        )
+    return cast("Mapping[str, str]", prompts)
+
+
+def is_module(entry: object) -> bool:
+    """Whether an entry of `modules.json` names a type and a folder."""
+    if not isinstance(entry, dict):
+        return False
+    named = cast("Mapping[str, object]", entry)
+    return isinstance(named.get("type"), str) and isinstance(named.get("path", ""), str)
 
 
 def _kind(module: Mapping[str, str]) -> str:
@@ -226,7 +244,9 @@ def _read_pooling_modes(located: Located, folder: str) -> tuple[Pooling, ...]:
         # Without any, the mean is sentence-transformers' own default.
         stated = [mode for key, mode in SWITCHES.items() if key in switched] or ["mean"]
     names = cast("list[object]", stated) if isinstance(stated, list) else [stated]
-    if unknown := [name for name in names if name not in MODES] or ([] if names else ["none"]):
+    if unknown := [name for name in names if not isinstance(name, str) or name not in MODES] or (
+        [] if names else ["none"]
+    ):
         raise CheckpointError(
             f"{where}: pooling_mode {unknown[0]!r} is not supported; accepted: {', '.join(MODES)}"
         )
@@ -254,7 +274,7 @@ def _activation(where: str, name: object) -> VectorActivation:
 
 def _number(where: str, config: Mapping[str, Any], key: str) -> int:
     value: object = config.get(key)
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise CheckpointError(f"{where}: {key} is {value!r}, expected a width")
     return value
 
