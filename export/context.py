@@ -30,7 +30,7 @@ def for_context(config: TransformerConfig, tokens: int) -> TransformerConfig:
 def stack_for(stack: StackConfig, tokens: int) -> StackConfig:
     """The same of one stack."""
     embedding = stack.embedding
-    if embedding.position is not PositionKind.NONE and tokens > embedding.max_positions:
+    if embedding.position is PositionKind.LEARNED and tokens > embedding.max_positions:
         raise ConfigError(
             f"context is {tokens}, but the positions of this model are a table of "
             f"{embedding.max_positions}"

@@ -90,7 +90,7 @@ def wanted_heads(description: Description, located: Located) -> tuple[str, ...]:
     for name, head in family.heads.items():
         if head.architecture in description.architectures:
             return (name,)
-    if family.architecture in description.architectures:
+    if {family.architecture, family.encoder_architecture} & set(description.architectures):
         return ()
     return tuple(name for name in GENERATES if name in family.heads)
 
@@ -308,12 +308,15 @@ def served_scores(
 ) -> ServedOutput:
     """A checkpoint's own head with the labels of its config."""
     is_classifier = isinstance(output.head, Classifier)
-    if is_classifier and not description.labels:
+    labels = description.labels if is_classifier else ()
+    if isinstance(output.head, Classifier) and output.head.output.out_features == 1 and not labels:
+        labels = ("score",)  # one that needs no name: ELECTRA's of a token that was replaced
+    if is_classifier and not labels:
         raise CheckpointError("the checkpoint is a classifier, but config.json has no id2label")
     return ServedOutput(
         name=name,
         output=output.name,
-        labels=description.labels if is_classifier else (),
+        labels=labels,
         scoring=scoring,
         per_token=output.per_token,
     )

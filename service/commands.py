@@ -241,7 +241,8 @@ def encode(
     served: ServedModel, lines: Sequence[str], first: int, *, truncate: bool
 ) -> list[TokenIds]:
     """Token ids of `lines`, of which the first has the number `first`."""
-    encoded = served.tokenizer.encode_batch(lines)
+    prompt = served.card.prompt
+    encoded = served.tokenizer.encode_batch([prompt + line for line in lines])
     limit = served.card.max_input_tokens
     if truncate:
         # The last token is a special one that the model expects to end with.

@@ -11,7 +11,10 @@ T = TypeVar("T")
 # What tells of training, of generation defaults or of the file itself, not of the model's shape.
 NEUTRAL = frozenset(
     {
-        "_name_or_path", "architectures", "model_type", "transformers_version", "torch_dtype",
+        "_name_or_path", "sentence_transformers", "sbert_ce_default_activation_function",
+        "unsloth_fixed", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
+        "pooler_size_per_head", "pooler_type",
+        "architectures", "model_type", "transformers_version", "torch_dtype",
         "dtype", "use_cache", "initializer_range", "gradient_checkpointing", "pretraining_tp",
         "attention_probs_dropout_prob", "hidden_dropout_prob", "attention_dropout",
         "classifier_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "id2label",

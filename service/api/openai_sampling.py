@@ -119,8 +119,14 @@ def _sampling(
 
 
 def _samples(body: SamplingBody) -> bool:
-    """Whether a field is given that only sampling heeds."""
-    return any(getattr(body, name) is not None for name in SAMPLES)
+    """Whether the request asks for a draw: a temperature, or a filter that leaves some out.
+
+    Many clients send filters at the values that leave none out.
+    """
+    return body.temperature is not None or any(
+        getattr(body, name) is not None and getattr(body, name) not in neutral
+        for name, neutral in SAMPLES.items()
+    )
 
 
 def _beams(body: SamplingBody, model: GenerationModel) -> int:

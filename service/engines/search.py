@@ -81,7 +81,9 @@ class Rules:
             times = np.fromiter(chosen.values(), np.float32)
             adjusted[tokens] -= wanted.presence_penalty + wanted.frequency_penalty * times
         for token, bias in wanted.logit_bias:
-            adjusted[token] += bias
+            # A source's vocabulary may have tokens that the decoder can't say.
+            if token < len(adjusted):
+                adjusted[token] += bias
         adjusted[suppressed] = -np.inf
         return adjusted
 

@@ -103,10 +103,15 @@ def test_sentence_transformers_modules_are_part_of_the_graph(tmp_path: Path) -> 
 
 @torch.inference_mode()
 def test_a_cross_encoder_scores_pairs_with_token_types(tmp_path: Path) -> None:
-    shape: BertConfig = config(num_labels=1)
+    # What sentence-transformers writes into a cross-encoder's config.json, now and before.
+    shape: BertConfig = config(
+        num_labels=1,
+        sentence_transformers={"activation_fn": "torch.nn.modules.linear.Identity"},
+        sbert_ce_default_activation_function="torch.nn.modules.linear.Identity",
+    )
     model = BertForSequenceClassification(shape)
     artifact = exported(saved(model, tmp_path / "checkpoint"), tmp_path)
-    assert artifact.manifest.served[0].scoring is Scoring.SIGMOID  # a softmax of one is always 1
+    assert artifact.manifest.served[0].scoring is Scoring.IDENTITY
 
     query, documents = [5, 6, 7], [[40, 41], [42, 43, 44, 45], [9]]
     pairs = [[*query, *document] for document in documents]

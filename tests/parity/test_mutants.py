@@ -294,7 +294,7 @@ def test_a_mutant_of_the_code_is_caught(
     ragged = case.lengths if mutate is without_padding_mask else None
     trial = Trial(case, main_head(case), tmp_path, ragged)
     mutate(monkeypatch)
-    assert trial.error() > TOLERANCE
+    assert TOLERANCE < trial.error() < torch.inf  # another result, not a crash
 
 
 def test_the_kinds_of_mutants_that_were_meant_are_among_them() -> None:
