@@ -96,7 +96,8 @@ def page(rows: dict[str, Row], seeds: Sequence[int]) -> str:
         "bias and gain drawn so that it matters. The reference is transformers "
         f"{transformers.__version__} (PyTorch's own layers for the original Transformer) in "
         "float32. The tests hold these figures (`tests/parity/test_family_*.py`), and "
-        "`test_mutants.py` shows that every field and every key rule, changed, is caught.",
+        "`test_mutants.py` shows that every field and every key rule of each family's first "
+        "configuration and main head, changed, is caught.",
         "",
         "Errors are the largest difference over the largest magnitude, over all cases and seeds. "
         "*Attention*: the mean largest attention weight, in the least sharp case. *Back*: the "
