@@ -7,7 +7,7 @@ for → the task's graph → `torch.onnx.export` → passes → parity against P
 import logging
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -16,13 +16,13 @@ from typing import Any, cast
 
 import onnx_ir as ir
 import torch
+from torch import nn
 
 from export import parity
 from export.artifact import (
     FORMAT_VERSION,
     GRAPH,
     Arrays,
-    Kind,
     Manifest,
     Parity,
     Precision,
@@ -36,9 +36,10 @@ from export.attention import TRANSLATIONS
 from export.catalogue import Recipe, artifact_folder
 from export.context import for_context
 from export.graphs import GraphSpec
-from export.passes.int8 import MINIMUM_COLUMNS, quantize_products
-from export.passes.merge import merge_products
+from export.passes.int8 import quantize_products
+from export.passes.merge import merge_projections
 from export.plans import default_precision, make_plan, wanted_heads
+from export.quantization.products import Int8Product, Products
 from model_core.attention import Explicit
 from model_core.checkpoints.errors import CheckpointError
 from model_core.checkpoints.gguf_metadata import read_gguf_metadata
@@ -49,13 +50,6 @@ from model_core.sentence_config import SentenceConfig
 from model_core.tokenization import Tokenizer
 
 OPSET = 24
-EXACT_READING = ("attention.value", "feed_forward.down")
-"""Short texts have few tokens to average errors over: of 232 texts, most of a word or two, the
-worst cosine of MiniLM is 0.994 with these in float32, 0.982 without."""
-EXACT_WRITING = ("attention.query", "feed_forward.down", "head.")
-"""What int8 activations cost SmolLM2 most: its queries and keys, the second feed-forward product
-(one column in a thousand is 100 times the others) and the head, where near-ties are decided.
-Teacher-forced top-1 agreement with these in float32 is 97%, without them 92%."""
 Report = Callable[[str, float], None]
 """Told what is being done, and which share of the whole was done before (0 to 1)."""
 
@@ -83,6 +77,7 @@ def export(recipe: Recipe, cache: Path, report: Report, output: Path | None = No
             f"{reading} embeddings; do they belong together?"
         )
     precision = recipe.precision or default_precision(loaded, cuda=recipe.cuda)
+    report("choosing how to round" if precision is Precision.INT8 else "planning", 0.25)
     plan = make_plan(recipe, located, loaded, tokenizer, precision)
 
     target = output or artifact_folder(recipe, cache)
@@ -97,7 +92,7 @@ def export(recipe: Recipe, cache: Path, report: Report, output: Path | None = No
             step("tracing the graph", 0.0)
             model = trace(graph.spec)
             step(f"rewriting it for {precision}", 0.3)
-            apply_passes(model, plan.kind, file, precision)
+            apply_passes(model, graph.spec.module, plan.products)
             save_graph(model, folder, file)
             step("comparing it with PyTorch", 0.6)
             receipt, found = parity.check(folder / file, graph.golden, precision)
@@ -194,20 +189,14 @@ def quiet() -> Generator[None]:
             logger.setLevel(level)
 
 
-def apply_passes(
-    model: ir.Model,
-    kind: Kind,
-    file: str,
-    precision: Precision,
-    minimum_columns: int = MINIMUM_COLUMNS,
-) -> None:
-    """What the graph's role and the precision ask of it, in place.
+def apply_passes(model: ir.Model, module: nn.Module, products: Products) -> None:
+    """Rewrite the graph of `module` in place: projections packed, `products` in int8."""
+    merge_projections(model)
+    if products:
+        quantize_products(model, named(products, module))
 
-    Products of fewer than `minimum_columns` stay in floating point.
-    """
-    is_decoder = kind is not Kind.ENCODER and file == GRAPH
-    if is_decoder:
-        merge_products(model)
-    if precision is Precision.INT8:
-        exact = EXACT_WRITING if is_decoder else EXACT_READING
-        quantize_products(model, exact, minimum_columns)
+
+def named(products: Products, module: nn.Module) -> dict[str, Int8Product]:
+    """The products that are layers of `module`, by their names there."""
+    modules = cast("Iterator[tuple[str, nn.Module]]", module.named_modules(remove_duplicate=False))
+    return {name: products[layer] for name, layer in modules if layer in products}

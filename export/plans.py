@@ -1,8 +1,9 @@
 """What is exported of a checkpoint: its graphs, the references to hold them to, what they serve."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from export import calibration, parity
@@ -30,8 +31,10 @@ from export.graphs import (
     source_spec,
     writing_stack,
 )
-from export.smoothing import smooth
-from model_core.attention import attend_by
+from export.quantization.forms import READING, WRITING
+from export.quantization.products import MINIMUM_COLUMNS, Products, int8_products
+from export.quantization.rotation import can_rotate, rotate
+from model_core.attention import Fused, Padded, attend_by
 from model_core.checkpoints.errors import CheckpointError
 from model_core.checkpoints.generation import read_generation
 from model_core.checkpoints.load import Description, Loaded, read_json
@@ -65,10 +68,11 @@ class GraphPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be exported: graphs by file name, and what they serve."""
+    """What will be exported: graphs by file name, which layers are in int8, and what they serve."""
 
     kind: Kind
     graphs: Mapping[str, GraphPlan]
+    products: Products
     served: tuple[ServedOutput, ...]
     vocab_size: int
     max_tokens: int
@@ -108,9 +112,17 @@ def writes(loaded: Loaded) -> bool:
 
 
 def make_plan(
-    recipe: Recipe, located: Located, loaded: Loaded, tokenizer: Tokenizer, precision: Precision
+    recipe: Recipe,
+    located: Located,
+    loaded: Loaded,
+    tokenizer: Tokenizer,
+    precision: Precision,
+    minimum_columns: int = MINIMUM_COLUMNS,
 ) -> Plan:
-    """The plan for what the checkpoint is: one that reads texts, or that writes them."""
+    """The plan for what the checkpoint is: one that reads texts, or that writes them.
+
+    In int8, products of fewer than `minimum_columns` stay exact.
+    """
     config = loaded.config
     if not writes(loaded):
         if len(config.stacks) > 1:
@@ -118,11 +130,11 @@ def make_plan(
                 "an encoder-decoder is exported to generate; this one is "
                 f"{', '.join(loaded.description.architectures) or 'without a head'}"
             )
-        return plan_reader(recipe, located, loaded, tokenizer, precision)
+        return plan_reader(recipe, located, loaded, tokenizer, precision, minimum_columns)
     require_operators(config.output_stack)
     if config.encoder is not None:
-        return plan_encoder_decoder(recipe, located, loaded, tokenizer, precision)
-    return plan_decoder(recipe, loaded, tokenizer, precision)
+        return plan_encoder_decoder(recipe, located, loaded, tokenizer, precision, minimum_columns)
+    return plan_decoder(recipe, loaded, tokenizer, precision, minimum_columns)
 
 
 def require_operators(decoder: StackConfig) -> None:
@@ -136,7 +148,11 @@ def require_operators(decoder: StackConfig) -> None:
 
 
 def plan_decoder(
-    recipe: Recipe, loaded: Loaded, tokenizer: Tokenizer, precision: Precision
+    recipe: Recipe,
+    loaded: Loaded,
+    tokenizer: Tokenizer,
+    precision: Precision,
+    minimum_columns: int,
 ) -> Plan:
     """A model that continues a prompt."""
     transformer, head = loaded.model.transformer, language_model(loaded)
@@ -146,14 +162,13 @@ def plan_decoder(
     prompt = [token for text in parity.PROBES for token in tokenizer.encode(text)]
     parity.require_vocabulary(decoder, [prompt])
     golden = parity.decoder_golden(transformer, head, prompt[:max_tokens], cache)
-    if precision is Precision.INT8:
-        texts = [tokenizer.encode(text)[:max_tokens] for text in calibration.TEXTS]
-        smooth(transformer, texts)
+    products = quantize(loaded, tokenizer, precision, (), minimum_columns)
     attend_by(transformer, CachedAttention())
     as_computed(loaded.model, precision)
     return Plan(
         kind=Kind.DECODER,
         graphs={GRAPH: GraphPlan(decoder_spec(transformer, head), golden)},
+        products=products,
         served=(ServedOutput(name=recipe.name, output="logits"),),
         vocab_size=decoder.embedding.vocab_size,
         max_tokens=max_tokens,
@@ -162,7 +177,12 @@ def plan_decoder(
 
 
 def plan_encoder_decoder(
-    recipe: Recipe, located: Located, loaded: Loaded, tokenizer: Tokenizer, precision: Precision
+    recipe: Recipe,
+    located: Located,
+    loaded: Loaded,
+    tokenizer: Tokenizer,
+    precision: Precision,
+    minimum_columns: int,
 ) -> Plan:
     """A model that reads a source and writes a target: two graphs, of one set of weights each."""
     transformer, head = loaded.model.transformer, language_model(loaded)
@@ -178,6 +198,8 @@ def plan_encoder_decoder(
     target = [*generation.decoder_start, *target][: decoder.embedding.max_positions]
     sources = parity.source_golden(transformer, texts, cross)
     targets = parity.target_golden(transformer, head, longest, target, cache, cross)
+    start = generation.decoder_start
+    products = quantize(loaded, tokenizer, precision, start, minimum_columns)
     as_computed(loaded.model, precision)
     attend_by(transformer.get_submodule("encoder"), Ragged())
     attend_by(transformer.get_submodule("decoder"), CachedAttention())
@@ -187,6 +209,7 @@ def plan_encoder_decoder(
             ENCODER_GRAPH: GraphPlan(source_spec(transformer), sources),
             GRAPH: GraphPlan(decoder_spec(transformer, head), targets),
         },
+        products=products,
         served=(ServedOutput(name=recipe.name, output="logits"),),
         vocab_size=decoder.embedding.vocab_size,
         max_tokens=decoder.embedding.max_positions,
@@ -257,6 +280,7 @@ def plan_reader(
     loaded: Loaded,
     tokenizer: Tokenizer,
     precision: Precision,
+    minimum_columns: int,
 ) -> Plan:
     """An embedding model with the heads that ride on it, or a model with the head it came with."""
     transformer = loaded.model.transformer
@@ -282,12 +306,14 @@ def plan_reader(
     texts = [tokenizer.encode(text)[:max_tokens] for text in parity.PROBES]
     parity.require_vocabulary(stack, texts)
     golden = parity.encoder_golden(transformer, outputs, texts)
+    products = quantize(loaded, tokenizer, precision, (), minimum_columns)
     attend_by(transformer, Ragged())
     as_computed(loaded.model, precision)
     as_computed(embedder, precision)
     return Plan(
         kind=Kind.ENCODER,
         graphs={GRAPH: GraphPlan(encoder_spec(transformer, outputs), golden)},
+        products=products,
         served=tuple(served),
         vocab_size=stack.embedding.vocab_size,
         max_tokens=max_tokens,
@@ -353,6 +379,48 @@ def read_head(extra: ExtraHead, dim: int) -> tuple[nn.Module, tuple[str, ...]]:
     tensors = SafetensorsReader({"model.safetensors": extra.folder / "head.safetensors"})
     head.load_state_dict({name: tensors.read(name) for name in tensors.names()})
     return head.eval(), labels
+
+
+def quantize(
+    loaded: Loaded,
+    tokenizer: Tokenizer,
+    precision: Precision,
+    start: Sequence[int],
+    minimum_columns: int,
+) -> Products:
+    """The layers in int8, if any are to be, calibrated on our texts.
+
+    A stream that can be is rotated first. `start` begins what an encoder-decoder writes: the text
+    itself, for want of a translation.
+    """
+    if precision is not Precision.INT8:
+        return {}
+    transformer = loaded.model.transformer
+    heads = [head for head in loaded.model.heads.values() if isinstance(head, LanguageModelHead)]
+    if heads and can_rotate(transformer):
+        rotate(transformer, heads[0])
+    first, last = transformer.config.stacks[0], transformer.config.stacks[-1]
+    attend_by(transformer, Fused())
+
+    def read(token_ids: list[int]) -> None:
+        rows = torch.tensor([token_ids])
+        layout = Padded.of(rows)
+        if transformer.encoder is None:
+            hidden = transformer.decode(rows, layout)
+        else:
+            hidden = transformer.encode(rows, layout)
+        if transformer.encoder is not None and transformer.decoder is not None:
+            target = torch.tensor([[*start, *token_ids][: last.embedding.max_positions]])
+            target = target % last.embedding.vocab_size
+            hidden = transformer.decode(target, Padded.of(target, memory=layout), hidden)
+        for head in heads:
+            head(hidden)
+
+    encoded = [tokenizer.encode(text) for text in calibration.texts()]
+    known = [[token for token in ids if token < first.embedding.vocab_size] for ids in encoded]
+    texts = [ids[: first.embedding.max_positions] for ids in known if ids]
+    policy = WRITING if heads else READING
+    return int8_products(loaded.model, read, texts, policy, minimum_columns)
 
 
 def as_computed(model: nn.Module, precision: Precision) -> None:

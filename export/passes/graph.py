@@ -10,20 +10,28 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 SCOPES = "pkg.torch.onnx.name_scopes"
+AND = "_and_"
+"""Between the names of products that were merged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A node that multiplies by a constant: `x @ weight + bias`, `weight` [K, N] or its transpose.
+    """What multiplies by a constant: `x @ weight + bias`, `weight` [K, N] or its transpose.
 
+    `nodes` are the product and, where the bias is added by itself, that; the last gives the result.
     `transposed`: the initializer holds [N, K].
     """
 
-    node: ir.Node
+    nodes: tuple[ir.Node, ...]
     x: ir.Value
     weight: ir.Value
     bias: ir.Value | None
     transposed: bool
+
+    @property
+    def node(self) -> ir.Node:
+        """The one that gives the result."""
+        return self.nodes[-1]
 
     @property
     def name(self) -> str:
@@ -31,24 +39,29 @@ class Product:
 
         A node that a pass has made has no such note: then the name of its weight.
         """
-        scopes = self.node.metadata_props.get(SCOPES)
+        scopes = self.nodes[0].metadata_props.get(SCOPES)
         return str(self.weight.name) if scopes is None else literal_eval(scopes)[-2]
 
     @property
-    def columns(self) -> int:
-        """N, how many outputs the product has for a row."""
-        tensor = self.weight.const_value
-        if tensor is None:
-            raise TypeError(f"{self.weight.name} is not constant")
-        return tensor.numpy().shape[0 if self.transposed else 1]
+    def parts(self) -> list[str]:
+        """The modules whose products were merged into this one, in the order of their columns."""
+        return self.name.split(AND)
 
     def matrix(self) -> NDArray[Any]:
         """The weight as [K, N]."""
-        tensor = self.weight.const_value
-        if tensor is None:
-            raise TypeError(f"{self.weight.name} is not constant")
-        array = tensor.numpy()
+        array = numbers(self.weight)
         return array.T if self.transposed else array
+
+    def bias_vector(self) -> NDArray[Any]:
+        """The bias [N]; empty where there is none."""
+        return np.empty(0, np.float32) if self.bias is None else numbers(self.bias)
+
+
+def numbers(value: ir.Value) -> NDArray[Any]:
+    """The array of a constant."""
+    if value.const_value is None:
+        raise TypeError(f"{value.name} is not constant")
+    return value.const_value.numpy()
 
 
 def products(graph: ir.Graph) -> Iterator[Product]:
@@ -65,8 +78,22 @@ def products(graph: ir.Graph) -> Iterator[Product]:
         ):
             continue
         transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
-        yield Product(node, x, weight, bias, transposed)
+        nodes, bias = (node,), node.inputs[2] if len(node.inputs) > 2 else None
+        if bias is None and (added := bias_behind(node)) is not None:
+            nodes, bias = (node, added[0]), added[1]
+        yield Product(nodes, x, weight, bias, transposed)
+
+
+def bias_behind(node: ir.Node) -> tuple[ir.Node, ir.Value] | None:
+    """The only reader of a product, if it adds a constant to each row; and the constant."""
+    output = node.outputs[0]
+    uses = tuple(output.uses())
+    if len(uses) != 1 or output.is_graph_output() or uses[0][0].op_type != "Add":
+        return None
+    reader, place = uses[0]
+    bias = reader.inputs[1 - place]
+    is_row = bias is not None and bias.const_value is not None and len(bias.shape or ()) == 1
+    return (reader, bias) if bias is not None and is_row else None
 
 
 def constant(graph: ir.Graph, name: str, array: NDArray[Any] | np.generic) -> ir.Value:
@@ -106,14 +133,15 @@ class Builder:
         return self(op_type, *inputs, domain=domain, **attributes)[0]
 
 
-def replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """Let `value` stand for the only output of `node`, and remove the node."""
-    old = node.outputs[0]
+def replace(graph: ir.Graph, product: Product, value: ir.Value) -> None:
+    """Let `value` stand for the result of `product`, and remove its nodes."""
+    old = product.node.outputs[0]
     value.shape, value.type = value.shape or old.shape, value.type or old.type
     if old.is_graph_output():
         value.name, old.name = old.name, f"{old.name}_replaced"
     ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+    for node in reversed(product.nodes):
+        graph.remove(node, safe=True)
 
 
 def drop_unused(graph: ir.Graph) -> None:

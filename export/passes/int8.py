@@ -1,86 +1,147 @@
-"""Per-token int8: each row of activations has a scale of its own, so batch-mates don't matter.
+"""int8 products: each linear layer that has an `Int8Product` is computed with it.
 
-x [.., K] → m = max|x| over the row → x / m in uint8 around 128 → integer product with int8
-weights that have a scale per column → times m. Activations are uint8 with zero point 128 since
-that is what the processor's u8·s8 instructions take: int8 activations ran 15 times slower.
+Inputs become unsigned bytes around a zero point and weights are signed: what the processor's u8·s8
+instructions take (signed inputs ran 15 times slower). With a fixed scale that is
+
+    QuantizeLinear → MatMulIntegerToFloat with scales and bias
+
+and with a scale for each row x / max|x| is rounded, and the product multiplied by max|x|.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.passes.graph import Builder, Product, constant, drop_unused, products, replace
+from export.quantization.forms import InputForm, hadamard
+from export.quantization.products import Int8Product
 
 LEVELS = 127.0
-MINIMUM_COLUMNS = 64  # a narrower product (a classifier's) costs nothing and decides everything
-TINY = np.float32(1e-30)  # an all-zero row has scale 0, and dividing by it would give NaN
+MICROSOFT = "com.microsoft"
 
 
-def quantize_products(
-    model: ir.Model, exact: Sequence[str] = (), minimum_columns: int = MINIMUM_COLUMNS
-) -> None:
-    """Turn every product with a constant weight into its per-token int8 form, in place.
-
-    A product whose module has one of `exact` in its name stays in floating point, and so does one
-    of fewer than `minimum_columns`.
-    """
-    graph = model.graph
-    shared = {
-        "scale": constant(graph, "int8_scale", np.float32(1 / LEVELS)),
-        "zero": constant(graph, "int8_zero", np.uint8(128)),
-        "tiny": constant(graph, "int8_tiny", TINY),
-        "last": constant(graph, "int8_last_axis", np.array([-1], np.int64)),
-    }
-    quantized: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
-    weights: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
-    for product in products(graph):
-        if product.columns < minimum_columns or any(part in product.name for part in exact):
-            continue
-        build = Builder(graph, product.node)
-        if product.x not in quantized:
-            quantized[product.x] = quantize_rows(build, product.x, shared)
-        if product.weight not in weights:
-            weights[product.weight] = quantize_weight(graph, product)
-        rows, row_scale = quantized[product.x]
-        weight, weight_scale = weights[product.weight]
-        units = build.one(
-            "MatMulIntegerToFloat", rows, weight, shared["scale"], weight_scale, shared["zero"],
-            domain="com.microsoft",
-        )  # fmt: skip
-        result = build.one("Mul", units, row_scale)
-        if product.bias is not None:
-            result = build.one("Add", result, product.bias)
-        replace(graph, product.node, result)
-    model.opset_imports["com.microsoft"] = 1
-    drop_unused(graph)
+def quantize_products(model: ir.Model, quantized: Mapping[str, Int8Product]) -> None:
+    """Put the int8 form of each product in its place; `quantized` has them by module name."""
+    pass_ = _Pass(model.graph)
+    for product in products(model.graph):
+        parts = [quantized.get(name) for name in product.parts]
+        found = [part for part in parts if part is not None]
+        if len(found) == len(parts):
+            pass_.rewrite(product, found)
+    model.opset_imports[MICROSOFT] = 1
+    drop_unused(model.graph)
 
 
-def quantize_rows(
-    build: Builder, x: ir.Value, shared: dict[str, ir.Value]
-) -> tuple[ir.Value, ir.Value]:
-    """The rows of `x` as uint8, and the largest magnitude of each [.., 1]."""
-    magnitude = build.one("Abs", x)
-    largest = build.one("ReduceMax", magnitude, shared["last"], keepdims=1)
-    guarded = build.one("Max", largest, shared["tiny"])
-    unit = build.one("Div", x, guarded)
-    return build.one("QuantizeLinear", unit, shared["scale"], shared["zero"]), guarded
+class _Pass:
+    """What the rewriting of one graph remembers: an input is rounded once for all who read it."""
 
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.inputs: dict[tuple[ir.Value, int], tuple[ir.Value, ir.Value | None]] = {}
+        self.weights: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self.shared: dict[tuple[str, float], ir.Value] = {}
 
-def quantize_weight(graph: ir.Graph, product: Product) -> tuple[ir.Value, ir.Value]:
-    """The weight as int8 [K, N] and the scale of each column [N]."""
-    matrix = product.matrix().astype(np.float32)
-    scales = column_scales(matrix)
-    integers = np.clip(np.rint(matrix / scales), -LEVELS, LEVELS).astype(np.int8)
-    name = product.name
-    return (
-        constant(graph, f"{name}_int8", integers),
-        constant(graph, f"{name}_int8_scale", scales),
-    )
+    def rewrite(self, product: Product, parts: list[Int8Product]) -> None:
+        """The int8 form of one product, of which `parts` are columns side by side."""
+        build = Builder(self.graph, product.node)
+        form = parts[0].form
+        key = (product.x, id(form))
+        if key not in self.inputs:
+            self.inputs[key] = self.rounded(build, product.x, form, product.name)
+        rows, row_scale = self.inputs[key]
+        weight, scales = self.weight(product, parts)
+        step = self.scalar("step", np.float32(1 / LEVELS if form.step is None else form.step))
+        zero = self.scalar("zero", np.uint8(form.zero))
+        bias = product.bias if row_scale is None else None
+        result = build.one(
+            "MatMulIntegerToFloat", rows, weight, step, scales, zero, None, bias, domain=MICROSOFT
+        )
+        if form.outliers:
+            result = build.one("Add", result, self.beyond(build, product, parts))
+        if row_scale is not None:
+            result = build.one("Mul", result, row_scale)
+            if product.bias is not None:
+                result = build.one("Add", result, product.bias)
+        replace(self.graph, product, result)
 
+    def rounded(
+        self, build: Builder, x: ir.Value, form: InputForm, name: str
+    ) -> tuple[ir.Value, ir.Value | None]:
+        """The rows of `x` as bytes, and the largest magnitude of each where it is their scale."""
+        shape = list(x.shape or ())
+        if form.smooth is not None:
+            x = build.one("Mul", x, self.array(f"{name}_smooth", (1 / form.smooth).numpy()))
+        if form.hadamard:
+            x = self.turned(build, x, form.hadamard, len(shape), cast("int", shape[-1]))
+        if form.step is not None:
+            step = self.scalar("step", np.float32(form.step))
+            zero = self.scalar("zero", np.uint8(form.zero))
+            return build.one("QuantizeLinear", x, step, zero), None
+        # A row of zeros becomes 0 / 0, whatever byte that is, and is multiplied by 0 in the end.
+        largest = build.one("ReduceMax", build.one("Abs", x), self.integers("last", -1), keepdims=1)
+        # Of no rows the runtime's maxima are [0, K], not [0, 1].
+        column = self.integers(f"column_{len(shape)}", *(0,) * (len(shape) - 1), 1)
+        largest = build.one("Reshape", largest, column)
+        step = self.scalar("step", np.float32(1 / LEVELS))
+        zero = self.scalar("zero", np.uint8(form.zero))
+        return build.one("QuantizeLinear", build.one("Div", x, largest), step, zero), largest
 
-def column_scales(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest magnitude of each column over 127; 1 for a column of zeros."""
-    largest = np.abs(matrix).max(axis=0)
-    return np.where(largest > 0, largest / LEVELS, 1.0).astype(np.float32)
+    def turned(self, build: Builder, x: ir.Value, size: int, rank: int, width: int) -> ir.Value:
+        """`x`, of `width` columns, times the Hadamard matrix, in blocks of `size` columns."""
+        kept = (0,) * (rank - 1)
+        # The number of blocks is said, not left to the runtime (-1), which can't tell of no rows.
+        cut = self.integers(f"blocks_{rank}_{width}", *kept, width // size, size)
+        blocks = build.one("Reshape", x, cut)
+        matrix = self.shared.get(("hadamard", size))
+        if matrix is None:
+            matrix = constant(self.graph, f"hadamard_{size}", hadamard(size).numpy())
+            self.shared["hadamard", size] = matrix
+        turned = build.one("MatMul", blocks, matrix)
+        return build.one("Reshape", turned, self.integers(f"whole_{rank}_{width}", *kept, width))
+
+    def beyond(self, build: Builder, product: Product, parts: list[Int8Product]) -> ir.Value:
+        """What the outlier columns of the input have beyond the clip, multiplied in float32."""
+        form = parts[0].form
+        columns = self.integers(f"{product.name}_outliers", *form.outliers)
+        clip = self.scalar("clip", np.float32(form.clip))
+        over = build.one("Sub", build.one("Gather", product.x, columns, axis=-1), clip)
+        weight = np.concatenate([part.outliers for part in parts], axis=1)
+        matrix = self.array(f"{product.name}_beyond", weight)
+        return build.one("MatMul", build.one("Relu", over), matrix)
+
+    def weight(self, product: Product, parts: list[Int8Product]) -> tuple[ir.Value, ir.Value]:
+        """The int8 weight [K, N] and its scales [N], once for all products that share it."""
+        if product.weight not in self.weights:
+            whole = np.concatenate([part.weight for part in parts], axis=1)
+            scales = np.concatenate([part.scales for part in parts])
+            self.weights[product.weight] = (
+                constant(self.graph, f"{product.name}_int8", whole),
+                constant(self.graph, f"{product.name}_int8_scale", scales),
+            )
+        return self.weights[product.weight]
+
+    def array(self, name: str, numbers: NDArray[np.float32]) -> ir.Value:
+        """A constant of one layer, which may be applied more than once."""
+        key = (name, 0.0)
+        if key not in self.shared:
+            self.shared[key] = constant(self.graph, name, numbers)
+        return self.shared[key]
+
+    def scalar(self, kind: str, number: np.generic) -> ir.Value:
+        """A constant number, once a graph."""
+        key = (kind, float(number))
+        if key not in self.shared:
+            name = f"int8_{kind}_{len(self.shared)}"
+            self.shared[key] = constant(self.graph, name, number)
+        return self.shared[key]
+
+    def integers(self, kind: str, *numbers: int) -> ir.Value:
+        """A constant list of int64, once a graph."""
+        key = (kind, 0.0)
+        if key not in self.shared:
+            array: NDArray[np.int64] = np.array(numbers, np.int64)
+            self.shared[key] = constant(self.graph, f"int8_{kind}", array)
+        return self.shared[key]

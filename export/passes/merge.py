@@ -1,56 +1,50 @@
-"""Products that read the same input become one: a wider product is one pass over the input.
+"""A decoder's queries, keys and values become one product: `GroupQueryAttention` takes it whole.
 
-A decoder's queries, keys and values go to `GroupQueryAttention` unsplit, which takes them packed.
+Other products that read one input stay as they are: splitting a result again is a copy, and costs
+what the wider product gains.
 """
-
-from collections import defaultdict
 
 import numpy as np
 import onnx_ir as ir
 
-from export.passes.graph import Builder, Product, constant, drop_unused, products
+from export.passes.graph import AND, Builder, Product, constant, drop_unused, products
+
+ATTENTION = "GroupQueryAttention"
 
 
-def merge_products(model: ir.Model) -> None:
-    """Merge, in place, the bias-free products that share their input."""
+def merge_projections(model: ir.Model) -> None:
+    """Merge, in place, the three products that are read by one attention and nothing else."""
     graph = model.graph
-    siblings: defaultdict[ir.Value, list[Product]] = defaultdict(list)
-    for product in products(graph):
-        if product.bias is None and not product.node.outputs[0].is_graph_output():
-            siblings[product.x].append(product)
-    for group in siblings.values():
-        if len(group) > 1:
-            merge(graph, group)
+    by_output = {product.node.outputs[0]: product for product in products(graph)}
+    for node in tuple(graph):
+        if node.op_type != ATTENTION:
+            continue
+        group = [by_output.get(value) for value in node.inputs[:3] if value is not None]
+        found = [product for product in group if product is not None]
+        if len(found) == 3 and can_merge(found):
+            merge(graph, node, found)
     drop_unused(graph)
 
 
-def merge(graph: ir.Graph, group: list[Product]) -> None:
-    """One product for `group`, then what its readers need: packed or split."""
-    build = Builder(graph, group[-1].node)
-    matrices = [product.matrix() for product in group]
-    name = "_and_".join(product.name for product in group)
-    weight = constant(graph, name, np.concatenate(matrices, axis=1))
+def can_merge(group: list[Product]) -> bool:
+    """Whether products read the same input, are read once, and all have a bias or none."""
+    return (
+        len({product.x for product in group}) == 1
+        and len({product.bias is None for product in group}) == 1
+        and all(len(tuple(product.node.outputs[0].uses())) == 1 for product in group)
+    )
+
+
+def merge(graph: ir.Graph, attention: ir.Node, group: list[Product]) -> None:
+    """One product in the place of three."""
+    build = Builder(graph, attention)
+    name = AND.join(product.name for product in group)
+    weight = constant(graph, name, np.concatenate([product.matrix() for product in group], axis=1))
     merged = build.one("MatMul", group[0].x, weight)
-    outputs = [product.node.outputs[0] for product in group]
-    reader = packed_reader(outputs)
-    if reader is not None:
-        reader.replace_input_with(0, merged)
-        reader.replace_input_with(1, None)
-        reader.replace_input_with(2, None)
-    else:
-        sizes = np.array([matrix.shape[1] for matrix in matrices], np.int64)
-        split = constant(graph, f"{name}_sizes", sizes)
-        parts = build("Split", merged, split, outputs=len(group), axis=-1)
-        for old, new in zip(outputs, parts, strict=True):
-            ir.convenience.replace_all_uses_with(old, new)
-    graph.remove([product.node for product in group], safe=True)
-
-
-def packed_reader(outputs: list[ir.Value]) -> ir.Node | None:
-    """The `GroupQueryAttention` that reads exactly these outputs as q, k and v, if there is one."""
-    readers = {node for output in outputs for node, _ in output.uses()}
-    if len(readers) != 1:
-        return None
-    (reader,) = readers
-    reads_all = tuple(reader.inputs[:3]) == tuple(outputs)
-    return reader if reader.op_type == "GroupQueryAttention" and reads_all else None
+    biases = [product.bias_vector() for product in group]
+    if group[0].bias is not None:
+        merged = build.one("Add", merged, constant(graph, f"{name}_bias", np.concatenate(biases)))
+    attention.replace_input_with(0, merged)
+    attention.replace_input_with(1, None)
+    attention.replace_input_with(2, None)
+    graph.remove([node for product in group for node in product.nodes], safe=True)

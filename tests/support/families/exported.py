@@ -128,11 +128,12 @@ def receipts(case: Case, folder: Path, seed: int = 0) -> dict[Precision, Parity]
     for precision in (Precision.FP32, Precision.INT8):
         loaded = load(located, Explicit(), [head] if head else [])
         tokenizer = Tokenizer.from_files(located.files)
-        plan = make_plan(recipe(str(source)), located, loaded, tokenizer, precision)
+        wanted = recipe(str(source), precision)
+        plan = make_plan(wanted, located, loaded, tokenizer, precision, minimum_columns=1)
         parts: list[Parity] = []
         for file, graph in plan.graphs.items():
             model = trace(graph.spec)
-            apply_passes(model, plan.kind, file, precision, minimum_columns=1)
+            apply_passes(model, graph.spec.module, plan.products)
             save_graph(model, folder, file)
             parts.append(compare(folder / file, graph.golden)[0])
         found[precision] = worst(parts)
