@@ -11,6 +11,7 @@ from export.artifact import ENCODER_GRAPH, GRAPH, Artifact, ArtifactError, Cache
 from export.session import (
     CachedSession,
     Hardware,
+    Provider,
     Session,
     Sources,
     find_hardware,
@@ -72,17 +73,26 @@ class ModelGroup:
             close()
         self.closers.clear()
 
-    def session_of(self, artifact: Artifact, graph: str, hardware: Hardware) -> Session:
+    @property
+    def threads(self) -> int:
+        """How many cores computing may take."""
+        return self.settings.threads or usable_cores()
+
+    def session_of(
+        self, artifact: Artifact, graph: str, hardware: Hardware, threads: int | None = None
+    ) -> Session:
         """A session of one of the artifact's graphs that reproduced its golden outputs."""
-        threads = self.settings.threads or usable_cores()
-        session = Session(artifact.folder / graph, hardware.provider, threads)
+        session = Session(artifact.folder / graph, hardware.provider, threads or self.threads)
         reproduces_golden(artifact, session, graph)
         return session
 
     def add_encoder(self, artifact: Artifact, hardware: Hardware) -> None:
         """All outputs of an encoder, on one batcher: they share the trunk and its batches."""
         manifest, settings = artifact.manifest, self.settings
-        session = self.session_of(artifact, GRAPH, hardware)
+        # On the CPU a batch for each core, rather than a batch that all cores share: they need not
+        # wait for one another after each operator, nor for whatever else takes one of the cores.
+        runners = self.threads if hardware.provider is Provider.CPU else 1
+        session = self.session_of(artifact, GRAPH, hardware, self.threads // runners)
         tokenizer = Tokenizer.load(artifact.folder)
         batcher = Batcher(
             session.run,
@@ -91,6 +101,7 @@ class ModelGroup:
             max_queue_tokens=settings.max_queue_tokens,
             observe=partial(self.metrics.batch, manifest.name),
             name=manifest.name,
+            runners=runners,
         )
         self.closers.append(batcher.close)
         self.metrics.watch_queue(manifest.name, lambda: batcher.waiting)

@@ -1,20 +1,20 @@
 """Batching for encoders: texts of many requests share a run, up to a budget of tokens.
 
-Requests add their texts to one queue; a thread takes as many as fit the budget, oldest first,
-runs the graph and hands each request its rows. While it runs, the next batch gathers: the batch
-grows with the load by itself, and an idle service answers a single text at once.
+Requests add their texts to one queue; threads take the oldest, with as many of about its length as
+fit the budget, run the graph and hand each request its rows. While they run, the next batch
+gathers: the batch grows with the load by itself, and an idle service answers a text at once.
 """
 
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from service.engines.pooling import pack
+from service.engines.waiting import Waiting
 from service.errors import EngineFailure, NotReady, Overloaded
 from service.messages import Floats, TokenIds
 
@@ -59,11 +59,20 @@ class Item:
     def token_ids(self) -> TokenIds:
         return self.job.texts[self.index]
 
+    @property
+    def tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def gone(self) -> bool:
+        return self.job.done.done()
+
 
 class Batcher:
-    """Runs texts through one graph on a thread of its own.
+    """Runs texts through one graph on threads of its own.
 
-    `budget` tokens a batch (a single longer text still runs); `max_queue_tokens` may wait.
+    `budget` tokens a batch (a single longer text still runs); `max_queue_tokens` may wait;
+    `runners` batches run side by side.
     """
 
     def __init__(
@@ -75,23 +84,27 @@ class Batcher:
         max_queue_tokens: int,
         observe: Observe,
         name: str,
+        runners: int = 1,
     ) -> None:
         self._run = run
         self._token_types = token_types
         self._budget = budget
         self._max_queue_tokens = max_queue_tokens
         self._observe = observe
-        self._queue: deque[Item] = deque()
-        self._queued_tokens = 0
+        self._queue: Waiting[Item] = Waiting()
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._serve, name=f"batcher-{name}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"batcher-{name}-{number}", daemon=True)
+            for number in range(runners)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
         """Texts in the queue."""
-        return len(self._queue)
+        return self._queue.count
 
     async def run(self, texts: Sequence[TokenIds], output: str) -> Floats:
         """The rows [N, ...] of `output` for `texts`, in their order; N at least 1.
@@ -101,58 +114,39 @@ class Batcher:
         """
         job = Job(texts, output, asyncio.get_running_loop().create_future())
         tokens = sum(map(len, texts))
-        # By length, so that neighbours in a batch pad one another little.
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         with self._changed:
             if self._closed:
                 raise NotReady("the service is stopping")
-            if self._queued_tokens and self._queued_tokens + tokens > self._max_queue_tokens:
+            if self._queue.tokens and self._queue.tokens + tokens > self._max_queue_tokens:
                 raise Overloaded(
-                    f"{self._queued_tokens} tokens are waiting, and {tokens} more would exceed "
+                    f"{self._queue.tokens} tokens are waiting, and {tokens} more would exceed "
                     f"the limit of {self._max_queue_tokens}; try again later"
                 )
-            self._queue.extend(Item(job, index) for index in order)
-            self._queued_tokens += tokens
-            self._changed.notify()
+            for index in range(len(texts)):
+                self._queue.add(Item(job, index))
+            self._changed.notify_all()
         return await job.done
 
     def close(self) -> None:
-        """Finish the batch at hand, refuse what waits, end the thread."""
+        """Finish the batches at hand, refuse what waits, end the threads."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            abandoned = {item.job for item in self._queue.drain()}
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for job in abandoned:
+            notify(job, NotReady("the service is stopping"))
 
     def _serve(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closed)
+                self._changed.wait_for(lambda: self._queue.count or self._closed)
                 if self._closed:
-                    abandoned = {item.job for item in self._queue}
-                    self._queue.clear()
-                    break
-                batch = self._take()
+                    return
+                batch = self._queue.take(self._budget)
             if batch:
                 self._answer(batch)
-        for job in abandoned:
-            notify(job, NotReady("the service is stopping"))
-
-    def _take(self) -> list[Item]:
-        """The oldest items that fit the budget, without those whose request has gone."""
-        batch: list[Item] = []
-        tokens = 0
-        while self._queue:
-            item = self._queue[0]
-            size = len(item.token_ids)
-            gone = item.job.done.done()
-            if batch and not gone and tokens + size > self._budget:
-                break
-            self._queue.popleft()
-            self._queued_tokens -= size
-            if not gone:
-                batch.append(item)
-                tokens += size
-        return batch
 
     def _answer(self, batch: list[Item]) -> None:
         outputs = sorted({item.job.output for item in batch})
@@ -179,8 +173,10 @@ class Batcher:
             )
             return
         job.rows[item.index] = row
-        job.left -= 1
-        if job.left == 0:
+        with self._changed:  # another batch may hold other texts of this job
+            job.left -= 1
+            is_last = job.left == 0
+        if is_last:
             notify(job, None)
 
 

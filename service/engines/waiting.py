@@ -1,0 +1,72 @@
+"""What waits for a batch, by length: neighbours in a batch then pad one another little."""
+
+from collections import defaultdict, deque
+from typing import Generic, Protocol, TypeVar
+
+
+class Sized(Protocol):
+    """Something to be batched: `tokens` long, and pointless once `gone`."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def gone(self) -> bool: ...
+
+
+Item = TypeVar("Item", bound=Sized)
+
+
+class Waiting(Generic[Item]):
+    """Items in the order in which they came, and by their length. Not for concurrent use."""
+
+    def __init__(self) -> None:
+        self._by_length: defaultdict[int, deque[tuple[int, Item]]] = defaultdict(deque)
+        self._arrivals = 0
+        self.count = 0
+        self.tokens = 0
+
+    def add(self, item: Item) -> None:
+        """Put one behind the others of its length."""
+        self._by_length[item.tokens].append((self._arrivals, item))
+        self._arrivals += 1
+        self.count += 1
+        self.tokens += item.tokens
+
+    def take(self, budget: int) -> list[Item]:
+        """The item that has waited longest, and those nearest to its length that fit `budget`.
+
+        The first is taken whatever its length, so that nothing waits forever. Items that are gone
+        are dropped on the way. Empty when nothing is left.
+        """
+        batch: list[Item] = []
+        left = budget
+        while not batch and self._by_length:
+            oldest = min(self._by_length, key=lambda length: self._by_length[length][0][0])
+            left -= self._move(oldest, batch, 1, oldest)
+        if batch:
+            length = batch[0].tokens
+            for other in sorted(self._by_length, key=lambda other: abs(other - length)):
+                left -= self._move(other, batch, None, left)
+        return batch
+
+    def drain(self) -> list[Item]:
+        """Everything, for who must tell them that nothing will come."""
+        items = [item for queue in self._by_length.values() for _, item in queue]
+        self._by_length.clear()
+        self.count = self.tokens = 0
+        return items
+
+    def _move(self, length: int, batch: list[Item], most: int | None, room: int) -> int:
+        """Move items of one length that fit `room`, at most `most`; how many tokens that took."""
+        queue, moved = self._by_length[length], 0
+        while queue and moved + length <= room and most != 0:
+            item = queue.popleft()[1]
+            self.count -= 1
+            self.tokens -= length
+            if not item.gone:
+                batch.append(item)
+                moved += length
+            most = None if most is None else most - 1
+        if not queue:
+            del self._by_length[length]
+        return moved
