@@ -4,6 +4,7 @@
 #   make serve ARGS=--plain  the same under uvicorn alone, without Ray
 #   make supersense          train the default classifier's head again (Debian's wordnet-base)
 #   make test | make check   the tests | formatting, lint, types and the imports between floors
+#   make bench               ours against every peer; writes docs/benchmarks.md
 #
 # PYTHON=python3.12 chooses an interpreter. TORCH_ARGS goes to pip when it installs torch, for a
 # machine that should take its build from elsewhere (TORCH_ARGS='--index-url …').
@@ -22,7 +23,7 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
 TOOLS := wordnet-base wrk iproute2
 
-.PHONY: help setup setup-tools serve supersense test check bench-ray clean
+.PHONY: help setup setup-tools serve supersense test check bench bench-ray clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -90,6 +91,14 @@ check: $(VENV)/.check
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+
+# Every job against every peer, which are installed first: an hour or two on two cores.
+bench: $(VENV)/.test
+	@$(BIN)/python -m loadtests.peers limits
+	@for job in encoder decoder translation http growth; do \
+	  $(BIN)/python -m loadtests.peers $$job $(ARGS) || exit 1; \
+	done
+	@$(BIN)/python -m loadtests.peers report
 
 bench-ray: $(VENV)/.test
 	@$(BIN)/python -m loadtests.ray_cost $(ARGS)

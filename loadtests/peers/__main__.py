@@ -1,169 +1,122 @@
-"""`python -m loadtests.peers encoder | decoder`: ours against a peer on the same work, in one run.
+"""`python -m loadtests.peers JOB`: ours and others on the same work, in turns, in one run.
 
-A peer is installed on first use into an environment of its own under the cache folder, runs as a
-process beside ours, and both take turns. The weights are the embedded models' own.
+Peers are installed on first use, each into an environment of its own under the cache folder, and
+run as processes beside ours. A run's raw figures go to `docs/benchmarks/`, a file for each
+comparison; `report` makes the page and the plots of them. The weights are the embedded models' own.
 """
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from export.catalogue import EMBEDDED, default_cache_folder
-from loadtests.peers.comparison import (
-    OURS,
-    THEIRS,
-    Comparison,
-    alternate,
-    as_markdown,
-    as_table,
-    ratio_line,
-    row,
-)
-from loadtests.peers.environments import PEERS, interpreter_of, script_of
-from loadtests.peers.worker_process import Worker, worker
-from loadtests.workloads import load_texts
-from model_core.checkpoints.sources import Located, locate
+from export.catalogue import default_cache_folder
+from loadtests.peers import growth as growing
+from loadtests.peers import jobs, servers
+from loadtests.peers.comparison import Comparison, save
+from loadtests.peers.report import write_report
+from loadtests.peers.stage import Run
+from loadtests.peers.table import absences, as_table, limits_table, settings_lines
+from loadtests.peers.worker_process import WorkerFailed
 
-MAX_TOKENS = 256
-MAX_COSINE_GAP = 0.01  # int8's own goal; anything beyond is other work, not other precision
-
-
-def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
+DOCUMENTS = Path(__file__).parents[2] / "docs"
+FIGURES = DOCUMENTS / "benchmarks"
+NOBODY = "-"
+"""A name that no peer has."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 console = Console()
 errors = Console(stderr=True)
 
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds, each side once a round.")]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(help="A peer or its environment, shell patterns allowed; else all."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="A part of the job, such as 8x256, shell patterns allowed; else all."),
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds, each contender once a round.")]
 Folder = Annotated[
     Path,
     typer.Option(
         help="Where peers are installed and weights fetched.", default_factory=default_cache_folder
     ),
 ]
-Output = Annotated[Path | None, typer.Option(help="Also write the table there, as markdown.")]
-Threads = Annotated[
-    int, typer.Option(min=1, help="Threads of our session.", default_factory=core_count)
-]
 
 
 @app.command()
-def encoder(
-    cache: Folder,
-    threads: Threads,
-    rounds: Rounds = 5,
-    precision: Annotated[str, typer.Option(help="Ours: fp32 or int8.")] = "fp32",
-    texts: Annotated[int, typer.Option(min=1, help="How many of the corpus.")] = 512,
-    output: Output = None,
-) -> None:
-    """MiniLM over the corpus, texts/s: ours against sentence-transformers on torch, fp32."""
-    corpus = list(load_texts(count=texts))
-    located = fetch("minilm", cache)
-    folder = located.files["config.json"].parent
-    with contenders("encoder", cache, precision, threads, [str(folder), str(MAX_TOKENS)]) as pair:
-        described = {name: side.ask("prepare", texts=corpus) for name, side in pair.items()}
-        check_same_vectors(pair, corpus[:8])
-        runs = {
-            name: lambda side=side: len(corpus) / side.ask("embed", texts=corpus)["seconds"]
-            for name, side in pair.items()
-        }
-        speeds = alternate(runs, rounds, errors.print)
-    show(
-        Comparison(
-            f"MiniLM, {len(corpus)} texts cut at {MAX_TOKENS} tokens, {core_count()} cores",
-            "texts/s",
-            row(described[OURS], speeds[OURS]),
-            row(described[THEIRS], speeds[THEIRS]),
-        ),
-        output,
-    )
+def encoder(cache: Folder, against: Against = None, only: Only = None, rounds: Rounds = 5) -> None:
+    """MiniLM over the corpus."""
+    play(jobs.encoder, cache, against, only, rounds)
 
 
 @app.command()
-def decoder(
-    cache: Folder,
-    threads: Threads,
-    rounds: Rounds = 5,
-    precision: Annotated[str, typer.Option(help="Ours: fp32 or int8.")] = "int8",
-    rows: Annotated[int, typer.Option(min=1, help="Prompts that are decoded together.")] = 8,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 256,
-    steps: Annotated[int, typer.Option(min=1, help="Tokens decoded in each row.")] = 64,
-    output: Output = None,
+def decoder(cache: Folder, against: Against = None, only: Only = None, rounds: Rounds = 5) -> None:
+    """SmolLM2-135M: prefill-256, and decoding ROWSxCONTEXT."""
+    play(jobs.decoder, cache, against, only, rounds)
+
+
+@app.command()
+def translation(
+    cache: Folder, against: Against = None, only: Only = None, rounds: Rounds = 5
 ) -> None:
-    """SmolLM2-135M, decoded tokens/s over all rows: ours against onnxruntime-genai, int4."""
-    gguf = fetch("smollm2", cache).gguf
-    if gguf is None:
-        raise typer.BadParameter("smollm2's source has no GGUF file")
-    build_folder = cache / "peers" / "onnxruntime-genai-smollm2"
-    with contenders("decoder", cache, precision, threads, [str(gguf), str(build_folder)]) as pair:
-        text = " ".join(load_texts())
-        cut = pair[THEIRS].ask("windows", text=text, rows=rows, length=context)
-        prompts = cut["prompts"]
-        described = {name: side.ask("prepare", prompts=prompts) for name, side in pair.items()}
-        runs = {
-            name: lambda side=side: (
-                rows * steps / side.ask("decode", prompts=prompts, steps=steps)["seconds"]
-            )
-            for name, side in pair.items()
-        }
-        speeds = alternate(runs, rounds, errors.print)
-    show(
-        Comparison(
-            f"SmolLM2-135M, {rows} rows of {context} tokens, {steps} steps, {core_count()} cores",
-            "decoded tokens/s",
-            row(described[OURS], speeds[OURS]),
-            row(described[THEIRS], speeds[THEIRS]),
-        ),
-        output,
-    )
+    """An encoder-decoder of random weights."""
+    play(jobs.translation, cache, against, only, rounds)
 
 
-def fetch(model: str, cache: Path) -> Located:
-    return locate(EMBEDDED[model].source, cache=cache)
+@app.command()
+def http(cache: Folder, against: Against = None, only: Only = None, rounds: Rounds = 5) -> None:
+    """Embeddings over HTTP, by connections: 1, 16, 64."""
+    play(servers.http, cache, against, only, rounds)
 
 
-@contextmanager
-def contenders(
-    kind: str, cache: Path, precision: str, threads: int, arguments: list[str]
-) -> Iterator[dict[str, Worker]]:
-    """Both sides, started; their logs are in the cache folder."""
-    peer = PEERS[kind]
-    folder = cache / "peers"
-    folder.mkdir(parents=True, exist_ok=True)
-    errors.print(f"installing {peer.name} unless it is there …")
-    python = interpreter_of(peer, folder)
-    ours = [sys.executable, "-m", "loadtests.peers.ours", kind, precision, str(threads)]
-    theirs = [str(python), str(script_of(peer)), *arguments]
-    with (
-        worker(ours, log=folder / f"{kind}-ours.log") as our_side,
-        worker(theirs, log=folder / f"{kind}-theirs.log") as their_side,
-    ):
-        yield {OURS: our_side, THEIRS: their_side}
+@app.command()
+def limits(cache: Folder) -> None:
+    """The machine's own: products of matrices, and reading memory."""
+    play(jobs.machine_limits, cache, None, None, rounds=1)
 
 
-def check_same_vectors(pair: dict[str, Worker], texts: list[str]) -> None:
-    """Both sides have to agree on a few texts: a fast answer to another question is no lead."""
-    ours, theirs = (side.ask("vectors", texts=texts)["vectors"] for side in pair.values())
-    for text, mine, other in zip(texts, ours, theirs, strict=True):
-        cosine = sum(a * b for a, b in zip(mine, other, strict=True))  # both have length 1
-        if cosine < 1 - MAX_COSINE_GAP:
-            raise SystemExit(f"the sides disagree (cosine {cosine:.4f}) about {text[:60]!r}")
+@app.command()
+def growth(cache: Folder, against: Against = None, only: Only = None, rounds: Rounds = 3) -> None:
+    """How figures grow with length, rows, context and queue: ours, and peers that are named."""
+    peers = tuple(against) if against else (NOBODY,)
+    for curve in growing.curves(Run(cache, rounds, peers, tuple(only or ()), errors.print)):
+        errors.print(f"wrote {growing.save(curve, FIGURES)}")
 
 
-def show(found: Comparison, output: Path | None) -> None:
-    console.print(as_table(found))
-    console.print(ratio_line(found))
-    if output is not None:
-        output.write_text(as_markdown(found), encoding="utf-8")
+@app.command()
+def report() -> None:
+    """The page and the plots, from the figures that are there."""
+    errors.print(f"wrote {write_report(FIGURES, DOCUMENTS)}")
+
+
+def play(
+    job: Callable[[Run], Iterator[Comparison]],
+    cache: Path,
+    against: list[str] | None,
+    only: list[str] | None,
+    rounds: int,
+) -> None:
+    """Run a job; each of its comparisons is shown and saved as soon as it is there."""
+    run = Run(cache, rounds, tuple(against or ()), tuple(only or ()), errors.print)
+    try:
+        for found in job(run):
+            show(found)
+            errors.print(f"wrote {save(found, FIGURES)}")
+    except WorkerFailed as error:  # one of ours, or the limits: there is nothing to compare
+        errors.print(str(error))
+        raise typer.Exit(1) from error
+
+
+def show(found: Comparison) -> None:
+    console.print(as_table(found) if found.rows else limits_table(found))
+    for line in settings_lines(found):
+        console.print(line, highlight=False)
+    for name, reason in absences(found):
+        console.print(f"{name}: no figures. {reason}")
 
 
 if __name__ == "__main__":

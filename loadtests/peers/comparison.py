@@ -1,97 +1,149 @@
-"""Rounds in turns, and what they come to: medians, ranges and the ratio of neighbours."""
+"""Rounds in turns, and what they come to: medians, ranges and the lead over a neighbour.
+
+A comparison is what one run found about one piece of work; it is kept as a JSON file.
+"""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from rich.table import Table
+from pydantic import TypeAdapter
 
-OURS = "ours"
-THEIRS = "theirs"
+from loadtests.peers.limits import Limits
+from loadtests.peers.machine import Machine
+
+Figures = Mapping[str, float]
+"""What a contender did in one turn, by unit, such as {"texts/s": 590.0}."""
+
+MILLISECONDS = " ms"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contender: who it is, and its speed in each round."""
+    """One contender: who it is, and what it did in each round, by unit.
+
+    `limit` is the speed that the machine's limit for its precision would give. `agreement` says how
+    near its results are to ours in fp32, in the comparison's own terms.
+    """
 
     name: str
+    precision: str
+    ours: bool
     versions: str
     settings: str
-    speeds: tuple[float, ...]
+    figures: dict[str, tuple[float, ...]]
+    limit: float | None = None
+    agreement: float | None = None
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.speeds)
+    def median(self, unit: str) -> float:
+        return statistics.median(self.figures[unit])
+
+    def share(self, unit: str) -> float | None:
+        """The median as a share of the limit, where there is one."""
+        return self.median(unit) / self.limit if self.limit else None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A contender that gave no figures, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What one run found. `unit` is that of the speeds, such as texts/s."""
+    """What one run found. `units` are those of the rows' figures, the one that counts first."""
 
+    job: str
+    variant: str
     title: str
-    unit: str
-    ours: Row
-    theirs: Row
+    units: tuple[str, ...]
+    agreement: str
+    rounds: int
+    machine: Machine
+    limits: Limits | None
+    rows: tuple[Row, ...]
+    missing: tuple[Missing, ...]
 
     @property
-    def ratios(self) -> tuple[float, ...]:
-        """Ours over theirs, round by round: what the machine did to both cancels out."""
-        pairs = zip(self.ours.speeds, self.theirs.speeds, strict=True)
-        return tuple(mine / other for mine, other in pairs)
+    def name(self) -> str:
+        return f"{self.job}-{self.variant}" if self.variant else self.job
 
     @property
-    def ratio(self) -> float:
-        return statistics.median(self.ratios)
+    def unit(self) -> str:
+        return self.units[0]
+
+    def best(self, rows: Sequence[Row], unit: str) -> Row:
+        """The row of `rows` with the best median."""
+        return (min if lower_is_better(unit) else max)(rows, key=lambda row: row.median(unit))
 
 
-def alternate(
-    runs: Mapping[str, Callable[[], float]], rounds: int, report: Callable[[str], None]
-) -> dict[str, tuple[float, ...]]:
-    """Each of `runs` once a round; who goes first changes from round to round."""
-    speeds: dict[str, list[float]] = {name: [] for name in runs}
+def lower_is_better(unit: str) -> bool:
+    return unit.endswith(MILLISECONDS)
+
+
+def leads(mine: Row, other: Row, unit: str) -> tuple[float, ...]:
+    """How many times ahead `mine` was, round by round: what the machine did to both cancels out."""
+    pairs = zip(mine.figures[unit], other.figures[unit], strict=True)
+    if lower_is_better(unit):
+        return tuple(theirs / ours for ours, theirs in pairs)
+    return tuple(ours / theirs for ours, theirs in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What the contenders did, by name and unit, and who failed, by name."""
+
+    figures: dict[str, dict[str, tuple[float, ...]]]
+    failures: dict[str, str]
+
+
+def take_turns(
+    runs: Mapping[str, Callable[[], Figures]],
+    rounds: int,
+    report: Callable[[str], None],
+    failure: type[Exception],
+) -> Turns:
+    """Each of `runs` once a round; who goes first moves on by one from round to round.
+
+    A run that raises `failure` is left out from then on, with all it did.
+    """
+    done: dict[str, list[Figures]] = {name: [] for name in runs}
+    failures: dict[str, str] = {}
+    names = list(runs)
     for turn in range(rounds):
-        order = list(runs) if turn % 2 == 0 else list(runs)[::-1]
-        for name in order:
-            speeds[name].append(runs[name]())
-            report(f"round {turn + 1} of {rounds}: {name} {speeds[name][-1]:.1f}")
-    return {name: tuple(values) for name, values in speeds.items()}
+        first = turn % len(names) if names else 0
+        for name in names[first:] + names[:first]:
+            if name in failures:
+                continue
+            try:
+                found = runs[name]()
+            except failure as error:
+                failures[name] = str(error)
+                report(f"round {turn + 1} of {rounds}: {name} failed: {error}")
+                continue
+            done[name].append(found)
+            said = ", ".join(f"{value:.1f} {unit}" for unit, value in found.items())
+            report(f"round {turn + 1} of {rounds}: {name} {said}")
+    kept = {name: turns for name, turns in done.items() if name not in failures}
+    return Turns({name: by_unit(turns) for name, turns in kept.items()}, failures)
 
 
-def row(described: Mapping[str, Any], speeds: Sequence[float]) -> Row:
-    return Row(described["name"], described["versions"], described["settings"], tuple(speeds))
+def by_unit(turns: Sequence[Figures]) -> dict[str, tuple[float, ...]]:
+    """The figures of one contender's turns, put together by unit."""
+    return {unit: tuple(turn[unit] for turn in turns) for unit in turns[0]} if turns else {}
 
 
-def as_table(found: Comparison) -> Table:
-    table = Table("", found.unit, "range", "versions", "settings", title=found.title)
-    for contender in (found.ours, found.theirs):
-        table.add_row(*_cells(contender))
-    return table
+def save(found: Comparison, folder: Path) -> Path:
+    """Write `<folder>/<name>.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{found.name}.json"
+    path.write_bytes(TypeAdapter(Comparison).dump_json(found, indent=1) + b"\n")
+    return path
 
 
-def as_markdown(found: Comparison) -> str:
-    """The same table for the documentation, with the ratio below."""
-    lines = [
-        f"### {found.title}",
-        "",
-        f"| | {found.unit} | range | versions | settings |",
-        "| --- | --- | --- | --- | --- |",
-        *(f"| {' | '.join(_cells(contender))} |" for contender in (found.ours, found.theirs)),
-        "",
-        ratio_line(found),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def ratio_line(found: Comparison) -> str:
-    low, high = min(found.ratios), max(found.ratios)
-    return (
-        f"Ours / theirs: {found.ratio:.2f} "
-        f"(median of {len(found.ratios)} rounds, {low:.2f}–{high:.2f})."
-    )
-
-
-def _cells(contender: Row) -> tuple[str, str, str, str, str]:
-    low, high = min(contender.speeds), max(contender.speeds)
-    speed, span = f"{contender.median:.1f}", f"{low:.1f}–{high:.1f}"
-    return contender.name, speed, span, contender.versions, contender.settings
+def read(path: Path) -> Comparison:
+    """Raises pydantic's `ValidationError` for a file that holds no comparison."""
+    return TypeAdapter(Comparison).validate_json(path.read_bytes())

@@ -5,13 +5,16 @@ Both sides stay loaded and idle while the other runs, so rounds can alternate on
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 STOP_TIMEOUT_S = 20.0
+
+Report = Callable[[str], None]
+"""Told what happens meanwhile, a line each."""
 
 
 class WorkerFailed(Exception):
@@ -41,11 +44,18 @@ class Worker:
 
 
 @contextmanager
-def worker(command: Sequence[str], *, log: Path) -> Iterator[Worker]:
+def worker(
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+) -> Generator[Worker]:
     """Start a contender; it ends when its input does, or is killed if it won't."""
     with log.open("w") as errors:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            text=True,
         )
     try:
         yield Worker(process, log)

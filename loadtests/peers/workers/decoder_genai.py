@@ -1,8 +1,8 @@
-"""Peer: onnxruntime-genai, int4, from the same GGUF.
+"""Peer: onnxruntime-genai, from the GGUF's dequantised weights.
 
-Its model builder reads Hugging Face folders, so the GGUF is dequantised into one first; the builder
-then makes int4 weights for a CPU whose products run in int8 (accuracy level 4, its fastest).
-Arguments: the GGUF file, a folder to build in (kept: the second run starts at once).
+Its model builder makes int4 or int8 weights for a CPU whose products run in int8 (accuracy level 4,
+its fastest), or fp32; the head runs for a prompt's last token alone.
+Arguments: the GGUF file, a folder to build in, the precision (fp32, int8 or int4).
 """
 
 import json
@@ -10,77 +10,38 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime_genai as og
+from decoder_checkpoint import built, dequantised
+from decoder_phases import Contender, Decoded, Phases, Prompts, threads_text
 from line_loop import serve_lines
 
-WARM_UP_STEPS = 8
+
+def build(gguf: Path, builds: Path, precision: str) -> Path:
+    def run_builder(folder: Path) -> None:
+        source = dequantised(gguf, builds)
+        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-e", "cpu"]
+        command += ["-i", str(source), "-o", str(folder), "-c", str(folder / "cache")]
+        # hf_token=false: the builder asks for a hub account otherwise, for a folder too.
+        command += ["-p", precision, "--extra_options", "hf_token=false", "prune_lm_head=true"]
+        command += [] if precision == "fp32" else ["accuracy_level=4"]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+
+    return built(builds / f"smollm2-genai-{precision}", run_builder)
 
 
-def build(gguf: Path, folder: Path) -> Path:
-    """The int4 model's folder, built unless an earlier run finished it."""
-    model = folder / "int4"
-    finished = folder / "finished"
-    if finished.exists():
-        return model
-    unpacked = folder / "unpacked"
-    dequantise(gguf, unpacked)
-    builder = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
-    paths = ["-i", str(unpacked), "-o", str(model), "-c", str(folder / "cache")]
-    # hf_token=false: the builder asks for a hub account otherwise, for a folder too.
-    kind = ["-p", "int4", "-e", "cpu", "--extra_options", "int4_accuracy_level=4", "hf_token=false"]
-    subprocess.run(
-        [*builder, *paths, *kind],
-        check=True,
-        stdout=sys.stderr,
-    )
-    finished.touch()
-    return model
+class Model:
+    """The built model in a session with so many threads."""
 
+    def __init__(self, folder: Path, threads: int) -> None:
+        config = og.Config(str(folder))
+        session = {"intra_op_num_threads": threads, "inter_op_num_threads": 1}
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
+        self.model = og.Model(config)
 
-def dequantise(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    # Without dequantize=True transformers keeps the blocks and can't save what it loaded.
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-
-
-class Decoder:
-    def __init__(self, gguf: Path, folder: Path) -> None:
-        path = build(gguf, folder)
-        self.model = og.Model(str(path))
-        self.tokenizer = og.Tokenizer(self.model)
-        self.builder = json.loads((path / "genai_config.json").read_text())["model"]["type"]
-
-    def windows(self, text: str, rows: int, length: int) -> dict[str, Any]:
-        """`rows` prompts of `length` tokens, cut one after another from `text`."""
-        token_ids = [int(token) for token in self.tokenizer.encode(text)]
-        if len(token_ids) < rows * length:
-            raise ValueError(f"the text has {len(token_ids)} tokens, {rows * length} are needed")
-        return {"prompts": [token_ids[row * length :][:length] for row in range(rows)]}
-
-    def prepare(self, prompts: list[list[int]]) -> dict[str, Any]:
-        self.decode(prompts, WARM_UP_STEPS)
-        return {
-            "name": "onnxruntime-genai, int4",
-            "versions": og.__version__,
-            "settings": f"model builder's {self.builder}, accuracy level 4, its own threads",
-        }
-
-    def decode(self, prompts: list[list[int]], steps: int) -> dict[str, Any]:
-        """Seconds for `steps` greedy tokens in each row, the prompts' own run not counted."""
+    def start(self, prompts: Prompts, steps: int) -> og.Generator:
+        """A generator whose rows have their first token, with room for `steps` more."""
         length = len(prompts[0]) + steps + 1
         parameters = og.GeneratorParams(self.model)
         parameters.set_search_options(
@@ -90,17 +51,43 @@ class Decoder:
         generator.append_tokens(np.array(prompts, dtype=np.int32))
         # The prompts' logits are there: this chooses the first token and runs no step.
         generator.generate_next_token()
+        return generator
+
+    def prefill(self, prompts: Prompts) -> None:
+        self.start(prompts, 0)
+
+    def prefill_apart(self, prompts: Prompts) -> None:
+        for prompt in prompts:
+            self.start([prompt], 0)
+
+    def decode(self, prompts: Prompts, steps: int) -> Decoded:
+        generator = self.start(prompts, steps)
         started = time.perf_counter()
         for _ in range(steps):
             generator.generate_next_token()
         seconds = time.perf_counter() - started
-        produced = len(generator.get_sequence(0)) - len(prompts[0])
-        if produced != steps + 1:
-            raise RuntimeError(f"row 0 has {produced} new tokens instead of {steps + 1}")
-        tokens = [generator.get_sequence(row)[-steps:].tolist() for row in range(len(prompts))]
-        return {"seconds": seconds, "tokens": tokens}
+        rows = range(len(prompts))
+        tokens = [generator.get_sequence(row)[len(prompts[row]) :].tolist() for row in rows]
+        if {len(row) for row in tokens} != {steps + 1}:
+            raise RuntimeError(f"rows have {[len(row) for row in tokens]} tokens, not {steps + 1}")
+        return Decoded(seconds, tokens)
+
+
+def load(gguf: Path, builds: Path, precision: str) -> Phases:
+    folder = build(gguf, builds, precision)
+    found = {threads_text(n): Model(folder, n) for n in (1, 2)}
+    return Phases(
+        prefill={f"{name}, batched": one.prefill for name, one in found.items()}
+        | {f"{name}, one by one": one.prefill_apart for name, one in found.items()},
+        decode={name: one.decode for name, one in found.items()},
+    )
 
 
 if __name__ == "__main__":
-    decoder = Decoder(Path(sys.argv[1]), Path(sys.argv[2]))
-    serve_lines({"windows": decoder.windows, "prepare": decoder.prepare, "decode": decoder.decode})
+    gguf, builds, precision = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    contender = Contender(
+        f"onnxruntime-genai, {precision}",
+        og.__version__,
+        lambda: load(gguf, builds, precision),
+    )
+    serve_lines(contender.handlers())
