@@ -417,6 +417,9 @@ def quantize(
             head(hidden)
 
     encoded = [tokenizer.encode(text) for text in calibration.texts()]
+    if not heads:
+        # What is read may be a word or nothing at all, and inner values are then at their largest.
+        encoded += [tokenizer.encode(word) for word in ("", *calibration.words())]
     known = [[token for token in ids if token < first.embedding.vocab_size] for ids in encoded]
     texts = [ids[: first.embedding.max_positions] for ids in known if ids]
     policy = WRITING if heads else READING
