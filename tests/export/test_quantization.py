@@ -204,11 +204,15 @@ def seen(rows: Tensor) -> Observed:
     return Observed([linear], rows.amin(0), rows.amax(0), rows.T @ rows, [rows])
 
 
+FIXED = Policy(tolerable=0.012, row_scale=4.0)
+"""One scale for all rows is preferred."""
+
+
 def gaussian() -> Tensor:
     return torch.randn(256, 128, generator=torch.Generator().manual_seed(8))
 
 
-@pytest.mark.parametrize("policy", [READING, WRITING], ids=["reading", "writing"])
+@pytest.mark.parametrize("policy", [FIXED, WRITING], ids=["fixed", "writing"])
 def test_tame_inputs_get_one_scale(policy: Policy) -> None:
     form = choose_form(seen(gaussian()), policy)
     assert form.step is not None
@@ -233,7 +237,7 @@ def test_a_few_columns_that_reach_high_go_past_rounding() -> None:
     # As behind a GELU: nothing below, and two units that fire at some tokens.
     rows = gaussian().clamp_min(-0.17)
     rows[::40, [5, 9]] = 60.0
-    form = choose_form(seen(rows), READING)
+    form = choose_form(seen(rows), FIXED)
     assert {5, 9} <= set(form.outliers)
 
 
