@@ -44,22 +44,20 @@ def int8_products(
     Layers of fewer than `minimum_columns` outputs are left out; those that read the same input get
     the same form of it.
     """
+    named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    linears = [
+        module
+        for name, module in named
+        if is_linear(module)
+        and module.out_features >= minimum_columns
+        and not (policy.exact and name.endswith(policy.exact))
+    ]
     products: dict[nn.Module, Int8Product] = {}
-    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
-    exact = {module for name, module in modules if policy.exact and name.endswith(policy.exact)}
-    for observed in observe(model, read, texts):
-        observed.linears = [
-            linear
-            for linear in observed.linears
-            if linear.out_features >= minimum_columns and linear not in exact
-        ]
-        if observed.linears:
-            products |= quantized(observed, policy)
-    shared = {linear.weight: product for linear, product in products.items() if is_linear(linear)}
-    for module in model.modules():
-        if is_linear(module) and module.weight in shared:
-            products[module] = shared[module.weight]
-    return products
+    for observed in observe(linears, read, texts):
+        products |= quantized(observed, policy)
+    # Of layers that share a weight, the first stands for all.
+    shared = {linear.weight: products[linear] for linear in linears if linear in products}
+    return {linear: shared[linear.weight] for linear in linears if linear.weight in shared}
 
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:

@@ -16,7 +16,7 @@ from export.quantization.forms import (
     choose_form,
     hadamard,
 )
-from export.quantization.observation import Observed, observe
+from export.quantization.observation import ROWS_KEPT, Observed, observe
 from export.quantization.products import int8_products
 from export.quantization.rotation import can_rotate, rotate
 from export.quantization.rounding import LEVELS, column_scales, nearest, round_weight
@@ -264,13 +264,17 @@ def reader(model: Transformer):
     return read
 
 
+def linears(model: Transformer) -> list[nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Linear)]
+
+
 def projections(attention: MultiHeadAttention) -> list[nn.Linear]:
     return [attention.query, attention.key, attention.value]
 
 
 def test_layers_that_read_one_input_share_what_was_seen() -> None:
     model = drawn(LLAMA_LIKE)
-    found = observe(model, reader(model), TEXTS)
+    found = observe(linears(model), reader(model), TEXTS)
     by_layer = {linear: observed for observed in found for linear in observed.linears}
     assert len(by_layer) == sum(isinstance(module, nn.Linear) for module in model.modules())
     for block in blocks(model):
@@ -294,7 +298,7 @@ def test_what_was_seen_is_the_range_and_the_products_of_all_rows(shared: bool) -
         block.attention.query.register_forward_pre_hook(lambda _, x: rows.append(x[0][0]))
         for block in readers
     ]
-    found = observe(model, reader(model), TEXTS)
+    found = observe(linears(model), reader(model), TEXTS)
     for hook in hooks:
         hook.remove()
     assert len(found) == (4 if shared else 8)
@@ -308,6 +312,20 @@ def test_what_was_seen_is_the_range_and_the_products_of_all_rows(shared: bool) -
     assert torch.equal(observed.highest, x.amax(0))
     assert torch.equal(observed.rows, x)
     assert not any(linear._forward_pre_hooks for linear in observed.linears)
+
+
+@torch.no_grad()
+def test_the_rows_kept_are_spread_evenly_over_all_texts() -> None:
+    model = nn.Sequential(nn.Linear(1, 64))
+    texts = [list(range(start, start + 9)) for start in range(0, 9 * 400, 9)]
+
+    def read(token_ids: list[int]) -> None:
+        model(torch.tensor(token_ids, dtype=torch.float32)[:, None])
+
+    (observed,) = observe([model.get_submodule("0")], read, texts)
+    stride = 9 * 400 // ROWS_KEPT
+    # Were it counted from each text's start, only first tokens would be kept.
+    assert observed.rows[:, 0].tolist() == list(range(0, 9 * 400, stride))
 
 
 def test_the_layers_in_int8_are_those_wide_enough_and_all_that_share_their_weights() -> None:
