@@ -1,12 +1,11 @@
 """What is exported of a checkpoint: its graphs, the references to hold them to, what they serve."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from export import calibration, parity
+from export import parity
 from export.artifact import (
     ENCODER_GRAPH,
     GRAPH,
@@ -15,11 +14,10 @@ from export.artifact import (
     GenerationDefaults,
     Kind,
     Precision,
-    Scoring,
     ServedOutput,
 )
 from export.attention import CachedAttention, Ragged
-from export.catalogue import ExtraHead, Recipe
+from export.catalogue import Recipe
 from export.graphs import (
     GraphSpec,
     TextOutput,
@@ -31,29 +29,24 @@ from export.graphs import (
     source_spec,
     writing_stack,
 )
-from export.quantization.forms import READING, WRITING
-from export.quantization.products import MINIMUM_COLUMNS, Products, int8_products
-from export.quantization.rotation import can_rotate, rotate
-from model_core.attention import Fused, Padded, attend_by
+from export.quantization.preparation import quantize
+from export.quantization.products import MINIMUM_COLUMNS, Products
+from export.scores import read_head, score_output, scoring_of, served_scores
+from model_core.attention import attend_by
 from model_core.checkpoints.errors import CheckpointError
 from model_core.checkpoints.generation import read_generation
-from model_core.checkpoints.load import Description, Loaded, read_json
-from model_core.checkpoints.readers import SafetensorsReader
+from model_core.checkpoints.load import Description, Loaded
 from model_core.checkpoints.sentence_transformers import (
     load_sentence_embedder,
-    read_score_activation,
     read_sentence_config,
 )
 from model_core.checkpoints.sources import Located
 from model_core.config import AttentionConfig, StackConfig
-from model_core.heads import Classifier, LanguageModelHead
-from model_core.pooling import SentenceEmbedder
-from model_core.sentence_config import SentenceConfig, VectorActivation
+from model_core.heads import LanguageModelHead
+from model_core.sentence_config import SentenceConfig
 from model_core.tokenization import Tokenizer
 
 SENTENCE_EMBEDDING = "sentence_embedding"
-CLASS_SCORES = "class_scores"
-TOKEN_SCORES = "token_scores"  # noqa: S105 (of tokens of text)
 GENERATES = ("language_model", "seq2seq")
 """The heads that write text."""
 
@@ -319,111 +312,6 @@ def plan_reader(
         max_tokens=max_tokens,
         sentence=None if head else sentence,
     )
-
-
-def score_output(head: nn.Module) -> TextOutput:
-    """The scores of a checkpoint's own head: of each text, or of every token."""
-    mode = head.pooling if isinstance(head, Classifier) else None
-    if mode is None:
-        return TextOutput(TOKEN_SCORES, None, head)
-    return TextOutput(CLASS_SCORES, SentenceEmbedder(SentenceConfig((mode,), ())), head)
-
-
-def served_scores(
-    name: str, output: TextOutput, description: Description, scoring: Scoring
-) -> ServedOutput:
-    """A checkpoint's own head with the labels of its config."""
-    is_classifier = isinstance(output.head, Classifier)
-    labels = description.labels if is_classifier else ()
-    if isinstance(output.head, Classifier) and output.head.output.out_features == 1 and not labels:
-        labels = ("score",)  # one that needs no name: ELECTRA's of a token that was replaced
-    if is_classifier and not labels:
-        raise CheckpointError("the checkpoint is a classifier, but config.json has no id2label")
-    return ServedOutput(
-        name=name,
-        output=output.name,
-        labels=labels,
-        scoring=scoring,
-        per_token=output.per_token,
-    )
-
-
-SCORINGS: Mapping[VectorActivation, Scoring] = {
-    VectorActivation.IDENTITY: Scoring.IDENTITY,
-    VectorActivation.SIGMOID: Scoring.SIGMOID,
-}
-
-
-def scoring_of(description: Description, located: Located) -> Scoring:
-    """What becomes of the head's scores: as a cross-encoder says, else as its labels exclude one
-    another or not."""
-    stated = read_score_activation(located)
-    if stated is not None and stated not in SCORINGS:
-        raise CheckpointError(
-            f"a cross-encoder's activation {stated} is not supported; accepted: "
-            f"{', '.join(SCORINGS)}"
-        )
-    if stated is not None:
-        return SCORINGS[stated]
-    if description.values.get("problem_type") == "regression":
-        return Scoring.IDENTITY
-    # A single score says yes or no by itself; a softmax over it would always say 1.
-    alone = len(description.labels) == 1
-    return Scoring.SIGMOID if description.multi_label or alone else Scoring.SOFTMAX
-
-
-def read_head(extra: ExtraHead, dim: int) -> tuple[nn.Module, tuple[str, ...]]:
-    """A head trained on frozen embeddings, and its labels."""
-    labels = tuple(read_json(extra.folder / "head.json")["labels"])
-    head = Classifier(dim, len(labels))
-    tensors = SafetensorsReader({"model.safetensors": extra.folder / "head.safetensors"})
-    head.load_state_dict({name: tensors.read(name) for name in tensors.names()})
-    return head.eval(), labels
-
-
-def quantize(
-    loaded: Loaded,
-    tokenizer: Tokenizer,
-    precision: Precision,
-    start: Sequence[int],
-    minimum_columns: int,
-) -> Products:
-    """The layers in int8, if any are to be, calibrated on our texts.
-
-    A stream that can be is rotated first. `start` begins what an encoder-decoder writes: the text
-    itself, for want of a translation.
-    """
-    if precision is not Precision.INT8:
-        return {}
-    transformer = loaded.model.transformer
-    heads = [head for head in loaded.model.heads.values() if isinstance(head, LanguageModelHead)]
-    if heads and can_rotate(transformer):
-        rotate(transformer, heads[0])
-    first, last = transformer.config.stacks[0], transformer.config.stacks[-1]
-    attend_by(transformer, Fused())
-
-    def read(token_ids: list[int]) -> None:
-        rows = torch.tensor([token_ids])
-        layout = Padded.of(rows)
-        if transformer.encoder is None:
-            hidden = transformer.decode(rows, layout)
-        else:
-            hidden = transformer.encode(rows, layout)
-        if transformer.encoder is not None and transformer.decoder is not None:
-            target = torch.tensor([[*start, *token_ids][: last.embedding.max_positions]])
-            target = target % last.embedding.vocab_size
-            hidden = transformer.decode(target, Padded.of(target, memory=layout), hidden)
-        for head in heads:
-            head(hidden)
-
-    encoded = [tokenizer.encode(text) for text in calibration.texts()]
-    if not heads:
-        # What is read may be a word or nothing at all, and inner values are then at their largest.
-        encoded += [tokenizer.encode(word) for word in ("", *calibration.words())]
-    known = [[token for token in ids if token < first.embedding.vocab_size] for ids in encoded]
-    texts = [ids[: first.embedding.max_positions] for ids in known if ids]
-    policy = WRITING if heads else READING
-    return int8_products(loaded.model, read, texts, policy, minimum_columns)
 
 
 def as_computed(model: nn.Module, precision: Precision) -> None:
