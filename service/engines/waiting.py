@@ -39,14 +39,21 @@ class Waiting(Generic[Item]):
         are dropped on the way. Empty when nothing is left.
         """
         batch: list[Item] = []
-        left = budget
         while not batch and self._by_length:
             oldest = min(self._by_length, key=lambda length: self._by_length[length][0][0])
-            left -= self._move(oldest, batch, 1, oldest)
-        if batch:
-            length = batch[0].tokens
-            for other in sorted(self._by_length, key=lambda other: abs(other - length)):
-                left -= self._move(other, batch, None, left)
+            item = self._pop(oldest)
+            if not item.gone:
+                batch.append(item)
+        if not batch:
+            return batch
+        first = batch[0].tokens
+        left = budget - first
+        for length in sorted(self._by_length, key=lambda length: abs(length - first)):
+            while length <= left and length in self._by_length:
+                item = self._pop(length)
+                if not item.gone:
+                    batch.append(item)
+                    left -= length
         return batch
 
     def drain(self) -> list[Item]:
@@ -56,17 +63,12 @@ class Waiting(Generic[Item]):
         self.count = self.tokens = 0
         return items
 
-    def _move(self, length: int, batch: list[Item], most: int | None, room: int) -> int:
-        """Move items of one length that fit `room`, at most `most`; how many tokens that took."""
-        queue, moved = self._by_length[length], 0
-        while queue and moved + length <= room and most != 0:
-            item = queue.popleft()[1]
-            self.count -= 1
-            self.tokens -= length
-            if not item.gone:
-                batch.append(item)
-                moved += length
-            most = None if most is None else most - 1
+    def _pop(self, length: int) -> Item:
+        """The oldest of a length, which waits no more."""
+        queue = self._by_length[length]
+        item = queue.popleft()[1]
         if not queue:
             del self._by_length[length]
-        return moved
+        self.count -= 1
+        self.tokens -= length
+        return item

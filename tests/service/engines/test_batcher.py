@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.engines.batcher import Batcher
+from service.engines.batcher import Batcher, Observe, Run
 from service.engines.pooling import UNROLLED, pack, sigmoid, softmax
 from service.errors import EngineFailure, NotReady, Overloaded
 
@@ -55,16 +56,38 @@ def seen() -> list[tuple[int, int, int]]:
     return []
 
 
+@contextmanager
+def batching(run: Run, observe: Observe, runners: int = 1) -> Generator[Batcher]:
+    made = Batcher(
+        run, token_types=False, budget=BUDGET, max_queue_tokens=QUEUE, observe=observe, name="test",
+        runners=runners,
+    )  # fmt: skip
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def running_threads() -> int:
+    return sum(thread.name.startswith("batcher-test-") for thread in threading.enumerate())
+
+
 @pytest.fixture
 def batcher(graph: Graph, seen: list[tuple[int, int, int]]) -> Iterator[Batcher]:
-    made = Batcher(
-        graph, token_types=False, budget=BUDGET, max_queue_tokens=QUEUE,
-        observe=lambda texts, tokens, padded, seconds: seen.append((texts, tokens, padded)),
-        name="test",
-    )  # fmt: skip
-    yield made
-    graph.gate.set()
-    made.close()
+    def observe(texts: int, tokens: int, padded: int, seconds: float) -> None:
+        seen.append((texts, tokens, padded))
+
+    with batching(graph, observe) as made:
+        yield made
+        graph.gate.set()
+
+
+@pytest.fixture
+def pair(graph: Graph) -> Iterator[Batcher]:
+    """A batcher that runs two batches at the same time."""
+    with batching(graph, lambda *_: None, runners=2) as made:
+        yield made
+        graph.gate.set()
 
 
 async def until_waiting(batcher: Batcher, texts: int) -> None:
@@ -76,7 +99,7 @@ async def until_waiting(batcher: Batcher, texts: int) -> None:
 
 
 async def occupied(batcher: Batcher, graph: Graph) -> asyncio.Task[Any]:
-    """A request that holds the graph until the gate opens."""
+    """A request that holds a runner until the gate opens."""
     graph.gate.clear()
     first = asyncio.create_task(batcher.run([[1]], "out"))
     await asyncio.sleep(0)
@@ -199,6 +222,53 @@ async def test_closing_finishes_the_batch_at_hand_and_refuses_the_rest(
         await waiting
     with pytest.raises(NotReady, match="stopping"):
         await batcher.run([[1]], "out")
+
+
+async def test_several_runners_take_batches_at_the_same_time(pair: Batcher, graph: Graph) -> None:
+    first, second = await occupied(pair, graph), await occupied(pair, graph)
+    third = asyncio.create_task(pair.run([[3]], "out"))
+    await until_waiting(pair, 1)
+    assert not first.done()
+    assert not second.done()
+    graph.gate.set()
+    for task, text in ((first, [1]), (second, [1]), (third, [3])):
+        assert (await task).tolist() == [answer(text)]
+
+
+@pytest.mark.parametrize("last", range(3))
+async def test_rows_from_several_batches_are_in_order_whichever_ends_last(last: int) -> None:
+    texts = [[n] * BUDGET for n in range(3)]
+    others = threading.Semaphore(0)
+    graph = Graph()
+
+    def run(feeds: dict[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
+        if last in feeds["input_ids"]:
+            assert all(others.acquire(timeout=30) for _ in range(len(texts) - 1))
+        return graph(feeds, outputs)
+
+    # Told of a batch after it ran, just before its rows are handed out.
+    with batching(run, lambda *_: others.release(), runners=2) as batcher:
+        rows = await batcher.run(texts, "out")
+    assert rows.tolist() == [answer(text) for text in texts]
+    assert graph.batches[-1] == [texts[last]]
+
+
+async def test_closing_several_runners_finishes_their_batches_and_ends_their_threads(
+    pair: Batcher, graph: Graph
+) -> None:
+    first, second = await occupied(pair, graph), await occupied(pair, graph)
+    waiting = asyncio.create_task(pair.run([[3]], "out"))
+    await until_waiting(pair, 1)
+    assert running_threads() == 2
+    closing = asyncio.create_task(asyncio.to_thread(pair.close))
+    await until_waiting(pair, 0)
+    graph.gate.set()
+    await closing
+    assert running_threads() == 0
+    for task in (first, second):
+        assert (await task).tolist() == [answer([1])]
+    with pytest.raises(NotReady, match="stopping"):
+        await waiting
 
 
 texts_of_ids = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=6)
