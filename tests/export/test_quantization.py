@@ -316,13 +316,13 @@ def test_what_was_seen_is_the_range_and_the_products_of_all_rows(shared: bool) -
 
 @torch.no_grad()
 def test_the_rows_kept_are_spread_evenly_over_all_texts() -> None:
-    model = nn.Sequential(nn.Linear(1, 64))
+    linear = nn.Linear(1, 64)
     texts = [list(range(start, start + 9)) for start in range(0, 9 * 400, 9)]
 
     def read(token_ids: list[int]) -> None:
-        model(torch.tensor(token_ids, dtype=torch.float32)[:, None])
+        linear(torch.tensor(token_ids, dtype=torch.float32)[:, None])
 
-    (observed,) = observe([model.get_submodule("0")], read, texts)
+    (observed,) = observe([linear], read, texts)
     stride = 9 * 400 // ROWS_KEPT
     # Were it counted from each text's start, only first tokens would be kept.
     assert observed.rows[:, 0].tolist() == list(range(0, 9 * 400, stride))
