@@ -5,7 +5,7 @@ instructions take (signed inputs ran 15 times slower). With a fixed scale that i
 
     QuantizeLinear → MatMulIntegerToFloat with scales and bias
 
-and with a scale for each row x / max|x| is rounded, and the product multiplied by max|x|.
+and with a scale for each row that is given to `QuantizeLinear`, and multiplies the product.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,6 @@ from export.passes.graph import Builder, Product, constant, drop_unused, product
 from export.quantization.forms import InputForm, hadamard
 from export.quantization.products import Int8Product
 
-LEVELS = 127.0
 MICROSOFT = "com.microsoft"
 
 
@@ -43,6 +42,7 @@ class _Pass:
         self.inputs: dict[tuple[ir.Value, int], tuple[ir.Value, ir.Value | None]] = {}
         self.weights: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self.shared: dict[tuple[str, float], ir.Value] = {}
+        self.zero_points: dict[tuple[str, int], ir.Value] = {}
 
     def rewrite(self, product: Product, parts: list[Int8Product]) -> None:
         """The int8 form of one product, of which `parts` are columns side by side."""
@@ -53,7 +53,7 @@ class _Pass:
             self.inputs[key] = self.rounded(build, product.x, form, product.name)
         rows, row_scale = self.inputs[key]
         weight, scales = self.weight(product, parts)
-        step = self.scalar("step", np.float32(1 / LEVELS if form.step is None else form.step))
+        step = self.scalar("step", np.float32(1.0 if form.step is None else form.step))
         zero = self.scalar("zero", np.uint8(form.zero))
         bias = product.bias if row_scale is None else None
         result = build.one(
@@ -80,14 +80,35 @@ class _Pass:
             step = self.scalar("step", np.float32(form.step))
             zero = self.scalar("zero", np.uint8(form.zero))
             return build.one("QuantizeLinear", x, step, zero), None
+        width = cast("int", shape[-1])
+        steps = self.row_steps(build, x, form, len(shape))
+        # A scale is given for each block of so many columns: here, for the whole row.
+        rows = build.one(
+            "QuantizeLinear", x, steps, self.zeros(build, steps, form), axis=-1, block_size=width
+        )
+        return rows, steps
+
+    def row_steps(self, build: Builder, x: ir.Value, form: InputForm, rank: int) -> ir.Value:
+        """The step of each row [.., 1]."""
         # A row of zeros becomes 0 / 0, whatever byte that is, and is multiplied by 0 in the end.
-        largest = build.one("ReduceMax", build.one("Abs", x), self.integers("last", -1), keepdims=1)
+        reach = x if form.least else build.one("Abs", x)
+        largest = build.one("ReduceMax", reach, self.integers("last", -1), keepdims=1)
         # Of no rows the runtime's maxima are [0, K], not [0, 1].
-        column = self.integers(f"column_{len(shape)}", *(0,) * (len(shape) - 1), 1)
+        column = self.integers(f"column_{rank}", *(0,) * (rank - 1), 1)
         largest = build.one("Reshape", largest, column)
-        step = self.scalar("step", np.float32(1 / LEVELS))
-        zero = self.scalar("zero", np.uint8(form.zero))
-        return build.one("QuantizeLinear", build.one("Div", x, largest), step, zero), largest
+        steps = build.one("Mul", largest, self.scalar("level", np.float32(1 / form.levels)))
+        if form.least:
+            steps = build.one("Max", steps, self.scalar("least", np.float32(form.least)))
+        steps.shape = ir.Shape([*(x.shape or ())][:-1] + [1])
+        return steps
+
+    def zeros(self, build: Builder, steps: ir.Value, form: InputForm) -> ir.Value:
+        """The zero point, as often as there are steps: once for all inputs of as many rows."""
+        key = (str(steps.shape), form.zero)
+        if key not in self.zero_points:
+            zero = self.scalar("zero", np.uint8(form.zero))
+            self.zero_points[key] = build.one("Expand", zero, build.one("Shape", steps))
+        return self.zero_points[key]
 
     def turned(self, build: Builder, x: ir.Value, size: int, rank: int, width: int) -> ir.Value:
         """`x`, of `width` columns, times the Hadamard matrix, in blocks of `size` columns."""

@@ -26,11 +26,18 @@ ZERO = 128
 SMALL = 1e-4
 
 
+LEAN_ZERO = 24
+"""The zero point of rows that reach far above zero and never far below it, as a GELU's do: most of
+the levels are above, and those below reach to what calibration saw there in every row."""
+
+
 @dataclass(frozen=True, slots=True)
 class InputForm:
     """How rows x [.., K] become unsigned bytes: (x / smooth) H / step + zero.
 
-    `step` None: each row has a scale of its own, its largest magnitude over 127, and `zero` is 128.
+    `step` None: each row has a step of its own, and nothing of it is cut off. It is the largest
+    magnitude over 127 where `least` is 0; else the largest value over what is above `zero`, and at
+    least `least`, with which the levels below reach as far down as calibration saw.
     `smooth` [K] is None for all ones; `hadamard` the size of the blocks that H turns, 0 for none.
     Beyond `clip` the `outliers`, some columns, go past rounding: what is over it is multiplied in
     float32.
@@ -38,6 +45,7 @@ class InputForm:
 
     step: float | None
     zero: int = ZERO
+    least: float = 0.0
     smooth: Tensor | None = None
     hadamard: int = 0
     outliers: tuple[int, ...] = ()
@@ -54,14 +62,23 @@ class InputForm:
     def rounded(self, x: Tensor) -> Tensor:
         """x in that basis, rounded."""
         x = self.turned(x)
-        if self.step is None:
-            scale = x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo().tiny) / 127
-            return (x / scale).round() * scale
-        whole = (x / self.step).round() + self.zero
-        found = (whole.clamp(0, STEPS) - self.zero) * self.step
+        step = self.row_steps(x) if self.step is None else torch.tensor(self.step)
+        whole = (x / step).round() + self.zero
+        found = (whole.clamp(0, STEPS) - self.zero) * step
         over = (x[..., list(self.outliers)] - self.clip).clamp_min(0)
         found[..., list(self.outliers)] += over
         return found
+
+    def row_steps(self, x: Tensor) -> Tensor:
+        """The step of each row [.., 1] of what `turned` gives."""
+        if self.least:
+            return (x.amax(-1, keepdim=True) / self.levels).clamp_min(self.least)
+        return (x.abs().amax(-1, keepdim=True) / self.levels).clamp_min(torch.finfo().tiny)
+
+    @property
+    def levels(self) -> int:
+        """How many there are above zero."""
+        return STEPS - self.zero
 
     def weight(self, weight_NK: Tensor) -> Tensor:
         """A weight in that basis, for which the product is what it was."""
@@ -97,25 +114,23 @@ class Policy:
     """What a form may cost.
 
     `tolerable` is the share of a layer's output that rounding its input may change without harm,
-    `row_scale` how much worse a fixed scale may be than one for each row and still be taken.
+    `row_scale` how much worse a fixed scale may be than one for each row and still be taken, and
+    `turn` the same for rows as they are and turned.
     Layers whose names end as one of `exact` stay in floating point.
     """
 
     tolerable: float
     row_scale: float
+    turn: float
     exact: tuple[str, ...] = ()
 
 
-READING = Policy(
-    tolerable=0.012,
-    row_scale=1.0,
-    exact=("attention.value", "feed_forward.down"),
-)
-"""Any text may come: what calibration did not see must not be cut off where a whole vector hangs on
-it, so a row's own scale is taken wherever it is nearer, and the two that err most stay exact."""
+READING = Policy(tolerable=0.016, row_scale=1.1, turn=4.0)
+"""Many rows: time goes into products, next to which a row's own scale costs little."""
 WRITING = Policy(
     tolerable=0.004,
     row_scale=1.5,
+    turn=1.3,
     exact=("attention.query", "attention.key", "attention.value"),
 )
 """Few rows: time goes into reading weights, and one wrong choice is a wrong token. Values are what
@@ -135,20 +150,21 @@ def choose_form(observed: Observed, policy: Policy) -> InputForm:
         cost, form = candidate
         return cost * max(policy.tolerable, output_error(form, rows, weight, exact))
 
-    return min(candidates(observed, policy.row_scale), key=price)[1]
+    return min(candidates(observed, policy), key=price)[1]
 
 
-def candidates(observed: Observed, row_scale: float) -> Iterator[tuple[float, InputForm]]:
+def candidates(observed: Observed, policy: Policy) -> Iterator[tuple[float, InputForm]]:
     """Forms, each with its cost relative to one scale for the whole."""
-    smooth = balance(observed)
+    smooth, row_scale = balance(observed), policy.row_scale
     for share in SHARES:
         yield 1.0, fixed(observed, share)
-        yield 1.1, fixed(observed, share, smooth)
+        yield 1.05, fixed(observed, share, smooth)
     yield 1.15, fixed_but_outliers(observed)
     yield row_scale, InputForm(None)
-    yield row_scale * 1.1, InputForm(None, smooth=smooth)
+    yield row_scale, lean(observed)
+    yield row_scale * 1.05, InputForm(None, smooth=smooth)
     if len(observed.lowest) % HADAMARD == 0:
-        yield row_scale * 1.3, InputForm(None, hadamard=HADAMARD)
+        yield row_scale * policy.turn, InputForm(None, hadamard=HADAMARD)
 
 
 def balance(observed: Observed) -> Tensor:
@@ -173,6 +189,12 @@ def fixed_but_outliers(observed: Observed) -> InputForm:
     step, zero = affine(float(observed.lowest.min()), clip)
     outliers = tuple(sorted(int(column) for column in ranked[:OUTLIERS]))
     return InputForm(step, zero, outliers=outliers, clip=(STEPS - zero) * step)
+
+
+def lean(observed: Observed) -> InputForm:
+    """A step for each row that is what its top needs, or what the bottom of all rows needs."""
+    least = max(-float(observed.lowest.min()), SMALL) / LEAN_ZERO
+    return InputForm(None, LEAN_ZERO, least)
 
 
 def affine(lowest: float, highest: float) -> tuple[float, int]:
