@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engines.waiting import Waiting
+from service.engines.waiting import PADDED_PAIRS, Waiting
 
 BUDGET = 16
 
@@ -42,6 +42,16 @@ def test_the_one_that_has_waited_longest_comes_first() -> None:
 
 def test_those_nearest_to_its_length_join_it() -> None:
     assert taken([5, 1, 9, 4, 7]) == [[5, 4, 7], [1, 9]]
+
+
+def test_a_text_that_would_make_others_look_at_much_padding_waits_for_the_next_batch() -> None:
+    short = [30] * 16
+    assert taken([*short, 256], budget=1024) == [short, [256]]
+    assert taken([256, *short], budget=1024) == [[256], short]
+    # What one pads another by is counted over the whole batch: 16 * (48**2 - 40**2) pairs are.
+    assert 15 * (48**2 - 40**2) > PADDED_PAIRS > 48**2 - 40**2
+    assert taken([40] * 16 + [48], budget=1024) == [[40] * 16, [48]]
+    assert taken([48] + [40] * 16, budget=1024) == [[48] + [40] * 11, [40] * 5]
 
 
 def test_those_of_one_length_keep_their_order() -> None:
