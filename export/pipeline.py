@@ -191,9 +191,10 @@ def quiet() -> Generator[None]:
 
 def apply_passes(model: ir.Model, module: nn.Module, products: Products) -> None:
     """Rewrite the graph of `module` in place: projections packed, `products` in int8."""
-    merge_projections(model)
-    if products:
-        quantize_products(model, named(products, module))
+    rounded = named(products, module)
+    merge_projections(model, rounded)
+    if rounded:
+        quantize_products(model, rounded)
 
 
 def named(products: Products, module: nn.Module) -> dict[str, Int8Product]:

@@ -70,7 +70,7 @@ class _Pass:
     def rounded(
         self, build: Builder, x: ir.Value, form: InputForm, name: str
     ) -> tuple[ir.Value, ir.Value | None]:
-        """The rows of `x` as bytes, and the largest magnitude of each where it is their scale."""
+        """The rows of `x` as bytes, and the step of each where it has its own."""
         shape = list(x.shape or ())
         if form.smooth is not None:
             x = build.one("Mul", x, self.array(f"{name}_smooth", (1 / form.smooth).numpy()))
@@ -80,31 +80,35 @@ class _Pass:
             step = self.scalar("step", np.float32(form.step))
             zero = self.scalar("zero", np.uint8(form.zero))
             return build.one("QuantizeLinear", x, step, zero), None
-        width = cast("int", shape[-1])
-        steps = self.row_steps(build, x, form, len(shape))
+        *rows_shape, width = shape
+        steps = self.row_steps(build, x, form, [*rows_shape, 1])
         # A scale is given for each block of so many columns: here, for the whole row.
         rows = build.one(
             "QuantizeLinear", x, steps, self.zeros(build, steps, form), axis=-1, block_size=width
         )
         return rows, steps
 
-    def row_steps(self, build: Builder, x: ir.Value, form: InputForm, rank: int) -> ir.Value:
-        """The step of each row [.., 1]."""
+    def row_steps(
+        self, build: Builder, x: ir.Value, form: InputForm, shape: list[int | ir.SymbolicDim]
+    ) -> ir.Value:
+        """The step of each row, `shape` [.., 1]."""
         # A row of zeros becomes 0 / 0, whatever byte that is, and is multiplied by 0 in the end.
         reach = x if form.least else build.one("Abs", x)
         largest = build.one("ReduceMax", reach, self.integers("last", -1), keepdims=1)
         # Of no rows the runtime's maxima are [0, K], not [0, 1].
-        column = self.integers(f"column_{rank}", *(0,) * (rank - 1), 1)
+        kept = (0,) * (len(shape) - 1)
+        column = self.integers(f"column_{len(shape)}", *kept, 1)
         largest = build.one("Reshape", largest, column)
         steps = build.one("Mul", largest, self.scalar("level", np.float32(1 / form.levels)))
         if form.least:
             steps = build.one("Max", steps, self.scalar("least", np.float32(form.least)))
-        steps.shape = ir.Shape([*(x.shape or ())][:-1] + [1])
+        steps.shape = ir.Shape(shape)
         return steps
 
     def zeros(self, build: Builder, steps: ir.Value, form: InputForm) -> ir.Value:
         """The zero point, as often as there are steps: once for all inputs of as many rows."""
-        key = (str(steps.shape), form.zero)
+        is_known = steps.shape is not None and not steps.shape.has_unknown_dim()
+        key = (str(steps.shape if is_known else id(steps)), form.zero)
         if key not in self.zero_points:
             zero = self.scalar("zero", np.uint8(form.zero))
             self.zero_points[key] = build.one("Expand", zero, build.one("Shape", steps))

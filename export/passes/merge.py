@@ -4,6 +4,8 @@ Other products that read one input stay as they are: splitting a result again is
 what the wider product gains.
 """
 
+from collections.abc import Container
+
 import numpy as np
 import onnx_ir as ir
 
@@ -12,8 +14,11 @@ from export.passes.graph import AND, Builder, Product, constant, drop_unused, pr
 ATTENTION = "GroupQueryAttention"
 
 
-def merge_projections(model: ir.Model) -> None:
-    """Merge, in place, the three products that are read by one attention and nothing else."""
+def merge_projections(model: ir.Model, rounded: Container[str]) -> None:
+    """Merge, in place, the three products that are read by one attention and nothing else.
+
+    Those of which some will be `rounded` and others not, by name, stay apart.
+    """
     graph = model.graph
     by_output = {product.node.outputs[0]: product for product in products(graph)}
     for node in tuple(graph):
@@ -21,15 +26,17 @@ def merge_projections(model: ir.Model) -> None:
             continue
         group = [by_output.get(value) for value in node.inputs[:3] if value is not None]
         found = [product for product in group if product is not None]
-        if len(found) == 3 and can_merge(found):
+        if len(found) == 3 and can_merge(found, rounded):
             merge(graph, node, found)
     drop_unused(graph)
 
 
-def can_merge(group: list[Product]) -> bool:
-    """Whether products read the same input, are read once, and all have a bias or none."""
+def can_merge(group: list[Product], rounded: Container[str]) -> bool:
+    """Whether products read the same input, are read once, and all or none have a bias, and are
+    rounded."""
     return (
         len({product.x for product in group}) == 1
+        and len({product.name in rounded for product in group}) == 1
         and len({product.bias is None for product in group}) == 1
         and all(len(tuple(product.node.outputs[0].uses())) == 1 for product in group)
     )

@@ -121,7 +121,7 @@ class Policy:
 
     tolerable: float
     row_scale: float
-    turn: float
+    turn: float = 1.3
     exact: tuple[str, ...] = ()
 
 
@@ -130,12 +130,10 @@ READING = Policy(tolerable=0.016, row_scale=1.1, turn=4.0)
 WRITING = Policy(
     tolerable=0.004,
     row_scale=1.5,
-    turn=1.3,
-    exact=("attention.query", "attention.key", "attention.value"),
+    exact=("attention.value",),
 )
 """Few rows: time goes into reading weights, and one wrong choice is a wrong token. Values are what
-int8 hurts most (all tokens look at the first one, whose value should be next to nothing), and
-queries and keys are one product with them."""
+int8 hurts most (all tokens look at the first one, whose value should be next to nothing)."""
 
 
 def choose_form(observed: Observed, policy: Policy) -> InputForm:

@@ -37,6 +37,7 @@ FORMS = {
     "smooth": fixed(OBSERVED, 1.0, SMOOTH),
     "outliers": replace(fixed_but_outliers(OBSERVED), outliers=tuple(LOUD)),
     "rows": InputForm(None),
+    "rows-lean": InputForm(None, zero=100, least=float(-OBSERVED.lowest.min()) / 100),
     "rows-smooth": InputForm(None, smooth=SMOOTH),
     "rows-hadamard": InputForm(None, hadamard=64),
 }
@@ -285,7 +286,7 @@ def test_queries_keys_and_values_become_one_product(parts: list[Linear], tmp_pat
     x = X[None]
     model = attention_of(parts)
     before = run(model, x, tmp_path)
-    merge_projections(model)
+    merge_projections(model, ())
     assert kinds(model).count("MatMul") == 1
     assert kinds(model).count("Add") == (parts is PARTS)
     (attention,) = [node for node in model.graph if node.op_type == "GroupQueryAttention"]
@@ -301,16 +302,29 @@ def test_merged_products_are_rounded_as_their_parts_are(form: InputForm, tmp_pat
     for is_merged in (False, True):
         model = attention_of(PARTS)
         if is_merged:
-            merge_projections(model)
+            merge_projections(model, ())
         quantize_products(model, products)
         assert kinds(model).count("MatMulIntegerToFloat") == (1 if is_merged else 3)
         found += run(model, X[None], tmp_path)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-4)
 
 
-def test_parts_stay_apart_where_one_has_no_int8_form() -> None:
+def test_parts_of_which_one_stays_exact_are_not_merged(tmp_path: Path) -> None:
+    products = {part.name: int8(FORMS["rows"], part.weight) for part in PARTS[:2]}
     model = attention_of(PARTS)
-    merge_projections(model)
+    before = run(model, X[None], tmp_path)
+    merge_projections(model, products)
+    quantize_products(model, products)
+    assert kinds(model).count("MatMulIntegerToFloat") == 2
+    assert kinds(model).count("QuantizeLinear") == 1  # of the input that both read
+    assert kinds(model).count("MatMul") == 1
+    # Weights have 7 bits here.
+    assert error(run(model, X[None], tmp_path)[0], before[0]) <= 0.03
+
+
+def test_a_merged_product_of_which_a_part_has_no_int8_form_stays_exact() -> None:
+    model = attention_of(PARTS)
+    merge_projections(model, ())
     quantize_products(model, {"q": int8(FORMS["rows"], PARTS[0].weight)})
     assert "MatMulIntegerToFloat" not in kinds(model)
 
@@ -321,5 +335,5 @@ def test_parts_stay_apart_where_one_has_no_int8_form() -> None:
     ids=["keys are read elsewhere", "one has no bias"],
 )
 def test_what_cant_be_merged_stays(model: ir.Model) -> None:
-    merge_projections(model)
+    merge_projections(model, ())
     assert kinds(model).count("MatMul") == 3

@@ -15,6 +15,7 @@ from export.quantization.forms import (
     balance,
     choose_form,
     hadamard,
+    lean,
 )
 from export.quantization.observation import ROWS_KEPT, Observed, observe
 from export.quantization.products import int8_products
@@ -239,6 +240,31 @@ def test_a_few_columns_that_reach_high_go_past_rounding() -> None:
     rows[::40, [5, 9]] = 60.0
     form = choose_form(seen(rows), FIXED)
     assert {5, 9} <= set(form.outliers)
+
+
+def rectified() -> Tensor:
+    """As behind a GELU: rows of many sizes that never reach far below zero."""
+    return (gaussian() * torch.logspace(0, 1.5, 256)[:, None]).clamp_min(-0.17)
+
+
+def test_rows_that_reach_high_and_never_low_have_most_levels_above_zero() -> None:
+    rows = rectified()
+    # Nothing is good enough here, so that the best of these is taken.
+    form = choose_form(seen(rows), Policy(tolerable=0.0, row_scale=1.0, turn=4.0))
+    assert form.step is None
+    assert form.least > 0
+    lean_error, even_error = (
+        float((found.rounded(rows) - rows).norm()) for found in (form, InputForm(None))
+    )
+    assert lean_error < 0.6 * even_error
+
+
+def test_nothing_of_a_row_is_cut_off_above() -> None:
+    form = lean(seen(rectified()))
+    rows = rectified() * 1000
+    above = rows > 0
+    error = (form.rounded(rows) - rows).abs() / form.row_steps(rows)
+    assert float(error[above].max()) <= 0.51
 
 
 def test_balancing_leaves_ranges_closer_together() -> None:

@@ -12,6 +12,7 @@ from transformers import BertModel
 
 from export.artifact import Artifact
 from export.session import Provider, Session, usable_cores
+from loadtests.workloads import load_texts
 from model_core.tokenization import Tokenizer
 from service.engines.pooling import pack
 from tests.support.texts import prose
@@ -95,5 +96,21 @@ def test_int8_embeddings_are_close_to_those_of_transformers(
     cosine = smallest_cosine(embed(minilm_int8_artifact, texts), expected)
     record_property("smallest_cosine", cosine)
     print(f"smallest cosine, int8: {cosine:.6f}")
-    # Per-token int8: each product errs by about 1%, and the worst text is the one that counts.
-    assert cosine >= 0.99
+    # What is measured is 0.9974 with texts of all lengths, and 0.9983 for the worst of a corpus.
+    assert cosine >= 0.995
+
+
+def test_int8_embeddings_of_a_corpus_are_those_of_fp32(
+    minilm_artifact: Artifact, minilm_int8_artifact: Artifact, record_property
+) -> None:
+    tokenizer = Tokenizer.load(minilm_artifact.folder)
+    corpus = sorted(tokenizer.encode_batch(load_texts()), key=len)
+    texts = [text[:LONGEST] for text in corpus]
+    exact, rounded = (embed(each, texts) for each in (minilm_artifact, minilm_int8_artifact))
+    cosines = (exact.astype(np.float64) * rounded).sum(-1)
+    smallest, mean = float(cosines.min()), float(cosines.mean())
+    record_property("smallest_cosine", smallest)
+    record_property("mean_cosine", mean)
+    print(f"int8 against fp32, {len(texts)} texts: smallest {smallest:.5f}, mean {mean:.5f}")
+    assert smallest >= 0.995
+    assert mean >= 0.999

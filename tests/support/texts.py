@@ -1,4 +1,4 @@
-"""Texts to try models on: the standard library's own documentation."""
+"""Texts to try models on: the standard library's own documentation, and old books and speeches."""
 
 import argparse
 import collections
@@ -14,6 +14,7 @@ import subprocess
 import textwrap
 import threading
 from functools import cache
+from pathlib import Path
 
 MODULES = (
     argparse, collections, datetime, decimal, heapq, inspect, logging, pathlib, statistics, string,
@@ -29,3 +30,10 @@ def prose() -> tuple[str, ...]:
         members = [module, *(member for _, member in inspect.getmembers(module, callable))]
         found += [text for member in members if (text := inspect.getdoc(member))]
     return tuple(dict.fromkeys(found))
+
+
+@cache
+def passages() -> tuple[str, ...]:
+    """How some books and speeches of 1776 to 1865 begin, which are in the public domain."""
+    whole = Path(__file__).with_name("passages.txt").read_text(encoding="utf-8")
+    return tuple(passage.strip() for passage in whole.split("\n%%\n"))
