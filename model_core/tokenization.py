@@ -6,7 +6,7 @@ What the other floors use; reading vocabularies is left to `huggingface_vocabula
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from model_core.vocabularies import (
     Vocabulary,
 )
 
-__all__ = ["ChatTemplateError", "DecodeStream", "TokenizationError", "Tokenizer"]
+__all__ = ["ChatTemplateError", "DecodeStream", "Pair", "Span", "TokenizationError", "Tokenizer"]
 
 BACKEND_FILE: Final = "tokenizer.json"
 TARGET_FILE: Final = "target_tokenizer.json"
@@ -38,6 +38,35 @@ TEMPLATE_FILE: Final = "chat_template.jinja"
 
 def _local_now() -> datetime:
     return datetime.now().astimezone()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts in one sequence: token ids, where the second begins, how many were dropped."""
+
+    token_ids: list[int]
+    second_at: int
+    dropped: int
+
+    @property
+    def token_types(self) -> list[int]:
+        """Which of the two each token belongs to, 0 or 1."""
+        behind = len(self.token_ids) - self.second_at
+        return [0] * self.second_at + [1] * behind
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A token, what it stands for in its text and where, in characters.
+
+    One that frames the text stands nowhere in it, and has its own name.
+    """
+
+    token_id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
 
 
 class Tokenizer:
@@ -190,10 +219,53 @@ class Tokenizer:
         language = language if special_tokens else None
         return [self._mark(self._ids(encoding), language) for encoding in encodings]
 
-    def encode_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
-        """The token ids of two texts in one sequence, and their token type ids (0, then 1)."""
+    def encode_pair(self, first: str, second: str, *, max_tokens: int | None = None) -> Pair:
+        """Two texts in one sequence, as the vocabulary frames a pair.
+
+        With `max_tokens`, tokens are dropped at the end of whichever text is longer, one by one.
+        """
         encoding = self._backend.encode(_checked(first), _checked(second))
-        return self._ids(encoding), encoding.type_ids
+        ids, texts = self._ids(encoding), encoding.sequence_ids
+        lengths = [texts.count(0), texts.count(1)]
+        excess = 0 if max_tokens is None else max(0, len(ids) - max_tokens)
+        kept = shorten(lengths, min(excess, sum(lengths)))
+        seen = [0, 0]
+        places: list[int] = []
+        for place, text in enumerate(texts):
+            if text is not None:
+                seen[text] += 1
+                if seen[text] > kept[text]:
+                    continue
+            places.append(place)
+        types = [encoding.type_ids[place] for place in places]
+        second_at = types.index(1) if 1 in types else len(types)
+        return Pair([ids[place] for place in places], second_at, len(ids) - len(places))
+
+    def cut(self, token_ids: Sequence[int], tokens: int, *, left: bool = False) -> list[int]:
+        """At most `tokens` of what `encode` gave, by dropping from its end or its beginning.
+
+        What frames every text ([CLS] … [SEP], bos) is kept.
+        """
+        ids = list(token_ids)
+        if len(ids) <= tokens:
+            return ids
+        before, behind = self._frame_around(ids)
+        room = max(0, tokens - before - behind)
+        inner = ids[before : len(ids) - behind]
+        kept = inner[len(inner) - room :] if left else inner[:room]
+        return [*ids[:before], *kept, *ids[len(ids) - behind :]][:tokens]
+
+    def spans(self, text: str, *, special_tokens: bool = True) -> list[Span]:
+        """The tokens of `text`, each with its part of it and its place."""
+        encoding = self._backend.encode(_checked(text), add_special_tokens=special_tokens)
+        ids, framing = self._ids(encoding), encoding.special_tokens_mask
+        rows = zip(ids, encoding.tokens, framing, encoding.offsets, strict=True)
+        return [
+            Span(token_id, token, True, None, None)
+            if is_frame
+            else Span(token_id, text[start:stop], self.is_special(token_id), start, stop)
+            for token_id, token, is_frame, (start, stop) in rows
+        ]
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`; bytes that aren't UTF-8 become U+FFFD, unknown ids nothing."""
@@ -238,6 +310,19 @@ class Tokenizer:
         vocabularies a first word loses its space where nothing precedes it.
         """
         return self._detokenizer.stream(after)
+
+    def _frame_around(self, ids: list[int]) -> tuple[int, int]:
+        """How many tokens before and behind the text are not its own."""
+        frame = self._frame
+        for before in range(len(frame), -1, -1):
+            behind = len(frame) - before
+            if ids[:before] == frame[:before] and ids[len(ids) - behind :] == frame[before:]:
+                return before, behind
+        return 0, 0
+
+    @cached_property
+    def _frame(self) -> list[int]:
+        return self.encode("")
 
     def _ids(self, encoding: Encoding) -> list[int]:
         listed = self._vocabulary.listed
@@ -289,6 +374,26 @@ class Tokenizer:
         backend = Backend.from_str(json.dumps(state))
         backend.encode_special_tokens = True
         return backend
+
+
+def shorten(lengths: Sequence[int], excess: int) -> list[int]:
+    """`lengths` with `excess` taken off, always from the longest.
+
+    Of those that have become alike, the one that was shorter gives first. Equal to taking one at a
+    time, in as many steps as there are lengths.
+    """
+    kept = list(lengths)
+    while excess > 0:
+        longest = max(kept)
+        tallest = [place for place, length in enumerate(kept) if length == longest]
+        tallest.sort(key=lengths.__getitem__)
+        next_lower = max((length for length in kept if length < longest), default=0)
+        taken = min(excess, (longest - next_lower) * len(tallest))
+        each, extra = divmod(taken, len(tallest))
+        for rank, place in enumerate(tallest):
+            kept[place] -= each + (rank < extra)
+        excess -= taken
+    return kept
 
 
 def _load_backend(path: Path) -> Backend:

@@ -48,10 +48,10 @@ def draw_heads(path: Path) -> None:
     model = load(files, Explicit(tap)).model.transformer
     panels: list[tuple[Tensor, list[str], str]] = []
     one = tokenizer.encode(SENTENCES[0])
-    two, types = tokenizer.encode_pair(*SENTENCES)
+    pair = tokenizer.encode_pair(*SENTENCES)
     for token_ids, token_types, layer, title in (
         (one, [0] * len(one), 0, "layer 0, head 1: “flies” looks at “arrow”"),
-        (two, types, 1, "layer 1, head 1: words look at their twins"),
+        (pair.token_ids, pair.token_types, 1, "layer 1, head 1: words look at their twins"),
     ):
         rows = torch.tensor([token_ids])
         model.encode(rows, Padded.of(rows), torch.tensor([token_types]))

@@ -334,11 +334,11 @@ class TestAgainstTransformers:
         for text in PLAIN_TEXTS:
             assert ours.encode(text) == reference(text)["input_ids"]
             expected = reference(text, "a banana", return_token_type_ids=True)
-            token_ids, types = ours.encode_pair(text, "a banana")
-            assert token_ids == expected["input_ids"]
+            pair = ours.encode_pair(text, "a banana")
+            assert pair.token_ids == expected["input_ids"]
             # The slow tokenizers' types are nobody's: these models have none.
             if reference.is_fast:
-                assert types == expected["token_type_ids"]
+                assert pair.token_types == expected["token_type_ids"]
 
     @pytest.mark.parametrize("name", [*EQUAL, *(set(DEPARTING_LAYOUTS) - {"nllb"})])
     def test_tokens_with_a_role_are_equal(self, checkpoints: Checkpoints, name: str) -> None:

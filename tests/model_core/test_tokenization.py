@@ -152,7 +152,41 @@ class TestHuggingFaceLayout:
     ) -> None:
         expected = minilm_reference("time flies", "like an arrow")
         pair = minilm.encode_pair("time flies", "like an arrow")
-        assert pair == (expected["input_ids"], expected["token_type_ids"])
+        assert pair.token_ids == expected["input_ids"]
+        assert pair.token_types == expected["token_type_ids"]
+        assert pair.dropped == 0
+
+    @pytest.mark.parametrize("limit", [4, 5, 9, 12, 40])
+    @pytest.mark.parametrize("texts", [("time flies", "like an arrow " * 9), ("one two " * 9, "x")])
+    def test_pairs_are_cut_as_transformers_cuts_them(
+        self, minilm: Tokenizer, minilm_reference: Any, texts: tuple[str, str], limit: int
+    ) -> None:
+        expected = minilm_reference(*texts, truncation="longest_first", max_length=limit)
+        pair = minilm.encode_pair(*texts, max_tokens=limit)
+        assert pair.token_ids == expected["input_ids"]
+        assert pair.token_types == expected["token_type_ids"]
+        assert pair.dropped == len(minilm.encode_pair(*texts).token_ids) - len(pair.token_ids)
+
+    @pytest.mark.parametrize("limit", [2, 3, 6, 100])
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_texts_are_cut_as_transformers_cuts_them(
+        self, minilm: Tokenizer, minilm_reference: Any, side: str, limit: int
+    ) -> None:
+        text = "time flies like an arrow; fruit flies like a banana"
+        minilm_reference.truncation_side = side
+        expected = minilm_reference(text, truncation=True, max_length=limit)["input_ids"]
+        minilm_reference.truncation_side = "right"
+        assert minilm.cut(minilm.encode(text), limit, left=side == "left") == expected
+
+    def test_each_token_has_its_place_in_the_text(self, minilm: Tokenizer) -> None:
+        text = "Überflüssig, naïve"
+        spans = minilm.spans(text)
+        assert [span.token_id for span in spans] == minilm.encode(text)
+        assert [span.special for span in (spans[0], spans[-1])] == [True, True]
+        assert spans[0].start is None
+        words = [text[span.start : span.stop] for span in spans[1:-1]]
+        assert "".join(words) == text.replace(" ", "")
+        assert minilm.spans(text, special_tokens=False) == spans[1:-1]
 
     def test_a_long_text_is_neither_cut_nor_padded(self, minilm: Tokenizer) -> None:
         # This model's tokenizer.json pads and cuts everything to 128.
@@ -333,8 +367,10 @@ class TestGgufSentencePieces:
     @given(text=st.text(max_size=30))
     @settings(max_examples=200, deadline=None)
     def test_any_text_survives(self, sentence_pieces: Tokenizer, text: str) -> None:
-        # The mark itself is read as a space: that is the format's own loss.
-        assert sentence_pieces.decode(sentence_pieces.encode(text)) == text.replace("▁", " ")
+        # The mark itself is read as a space: that is the format's own loss. Special tokens that are
+        # written out would count as such.
+        ids = sentence_pieces.encode(text, parse_special=False)
+        assert sentence_pieces.decode(ids) == text.replace("▁", " ")
 
     def test_an_answer_keeps_its_first_space_where_something_precedes_it(
         self, sentence_pieces: Tokenizer
