@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 ENCODER_GRAPH = "encoder.onnx"
 GOLDEN = "golden.npz"
+VECTORS_OF_TOKENS = "token_embeddings"
+"""The output of an embedding model's graph that has a vector for every token [T, E]."""
 
 GRAPH_DATA = f"{GRAPH}.data"
 ENCODER_GRAPH_DATA = f"{ENCODER_GRAPH}.data"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from export.artifact import MANIFEST, Precision
 
-EXPORTER_VERSION = "4"
+EXPORTER_VERSION = "5"
 """Part of every cache key: raise it when what is written changes."""
 
 HEADS_FOLDER = Path(__file__).parent / "heads"

@@ -10,6 +10,7 @@ from export.artifact import (
     ENCODER_GRAPH,
     GRAPH,
     PLAIN,
+    VECTORS_OF_TOKENS,
     CacheLayout,
     GenerationDefaults,
     Kind,
@@ -282,7 +283,10 @@ def plan_reader(
     embedder = load_sentence_embedder(located, sentence, loaded.config.dim)
     head = next(iter(loaded.model.heads.values()), None)
     if head is None:
-        outputs = [TextOutput(SENTENCE_EMBEDDING, embedder, None)]
+        outputs = [
+            TextOutput(SENTENCE_EMBEDDING, embedder, None),
+            TextOutput(VECTORS_OF_TOKENS, None, None),
+        ]
         width = sentence.vector_dim(loaded.config.dim)
         served = [ServedOutput(name=recipe.name, output=SENTENCE_EMBEDDING, dim=width)]
     else:
