@@ -7,7 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from export.artifact import ENCODER_GRAPH, GRAPH, Artifact, ArtifactError, CacheLayout, Kind
+from export.artifact import (
+    ENCODER_GRAPH,
+    GRAPH,
+    VECTORS_OF_TOKENS,
+    Artifact,
+    ArtifactError,
+    CacheLayout,
+    Kind,
+)
 from export.session import (
     CachedSession,
     Hardware,
@@ -20,6 +28,7 @@ from export.session import (
 )
 from model_core.tokenization import Tokenizer
 from service.engines.batcher import Batcher
+from service.engines.constraint import Schemas
 from service.engines.generation import GenerationEngine
 from service.engines.scheduler import Scheduler
 from service.engines.slots import Slots
@@ -91,8 +100,11 @@ class ModelGroup:
         manifest, settings = artifact.manifest, self.settings
         # On the CPU a batch for each core, rather than a batch that all cores share: they need not
         # wait for one another after each operator, nor for whatever else takes one of the cores.
+        # A text that comes alone has all cores, by a session of its own: the file of weights is
+        # mapped once for both.
         runners = self.threads if hardware.provider is Provider.CPU else 1
         session = self.session_of(artifact, GRAPH, hardware, self.threads // runners)
+        alone = self.session_of(artifact, GRAPH, hardware) if runners > 1 else session
         tokenizer = Tokenizer.load(artifact.folder)
         batcher = Batcher(
             session.run,
@@ -102,6 +114,8 @@ class ModelGroup:
             observe=partial(self.metrics.batch, manifest.name),
             name=manifest.name,
             runners=runners,
+            per_token=(VECTORS_OF_TOKENS,),
+            run_alone=alone.run,
         )
         self.closers.append(batcher.close)
         self.metrics.watch_queue(manifest.name, lambda: batcher.waiting)
@@ -151,7 +165,7 @@ class ModelGroup:
             max_beams=settings.slots,
             generation=own,
         )
-        self.registry.add_generation(SlottedGeneration(card, tokenizer, engine))
+        self.registry.add_generation(SlottedGeneration(card, tokenizer, engine, Schemas(tokenizer)))
 
 
 def required(artifact: Artifact, layout: CacheLayout | None, what: str) -> CacheLayout:

@@ -1,9 +1,9 @@
 """The types that flow between dialects and engines; they know neither HTTP nor ONNX."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from model_core.tokenization import Tokenizer
 
 TokenIds: TypeAlias = list[int]
 Floats: TypeAlias = NDArray[np.float32]
+Values = TypeVar("Values")
 
 
 class Task(StrEnum):
@@ -21,6 +22,48 @@ class Task(StrEnum):
     EMBED = "embed"
     CLASSIFY = "classify"
     GENERATE = "generate"
+
+
+class Truncation(StrEnum):
+    """What becomes of a text that is longer than the model takes: which end is dropped, if any."""
+
+    ERROR = "error"
+    RIGHT = "right"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The items of a request as token ids, and how many tokens of each were dropped.
+
+    `second_at` says of each item that is a pair of texts where the tokens of the second begin.
+    """
+
+    token_ids: list[TokenIds]
+    dropped: list[int]
+    second_at: list[int] | None = None
+
+    @classmethod
+    def whole(cls, texts: Sequence[TokenIds]) -> "Inputs":
+        """Texts of which nothing was dropped."""
+        return cls(list(texts), [0] * len(texts))
+
+    @property
+    def tokens(self) -> int:
+        """Of all items together, without those that were dropped."""
+        return sum(map(len, self.token_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Computed(Generic[Values]):
+    """What a model gave for a request, how long that waited for it, and how long it ran.
+
+    In seconds: `queue_s` until its first batch began, `run_s` from then until its last ended.
+    """
+
+    values: Values
+    queue_s: float
+    run_s: float
 
 
 class FinishReason(StrEnum):
@@ -38,7 +81,9 @@ class Sampling:
     texts compare by the sum of their log probabilities over length ** `length_penalty`, and which
     ends with `early_stopping` as soon as `beams` have finished. `top_k` 0 and `top_p` 1 and `min_p`
     0 switch the filter off. `seed` None draws a seed from the operating system. `top_logprobs` None
-    computes no log probabilities; n gives the chosen token's and those of the n likeliest.
+    computes no log probabilities; n gives the chosen token's and those of the n likeliest, with
+    `prompt_logprobs` also of the prompt's tokens. A text that follows a `schema` ends where that
+    ends.
     """
 
     max_tokens: int
@@ -55,17 +100,42 @@ class Sampling:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     top_logprobs: int | None = None
+    prompt_logprobs: bool = False
     beams: int = 1
     length_penalty: float = 1.0
     early_stopping: bool = False
+    schema: "Followed | None" = None
+
+
+class Following(Protocol):
+    """One generation's place in a schema: which tokens may come next."""
+
+    def allow(self, scores: Floats) -> Floats:
+        """`scores` [V] with -inf for every token that can't come next."""
+        ...
+
+    def follow(self, token: int) -> None:
+        """`token` was chosen."""
+        ...
+
+
+class Followed(Protocol):
+    """A schema that the texts of generations have to follow."""
+
+    def start(self) -> Following:
+        """The beginning of one generation."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Log probability (natural) of a chosen token, and of the likeliest: (id, logprob)."""
+    """Log probability (natural) of a chosen token, and of the likeliest: (id, logprob).
+
+    None for a token that nothing stands before.
+    """
 
     token_id: int
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[int, float], ...] = ()
 
 
@@ -74,13 +144,15 @@ class GenerationChunk:
     """What a generation adds: text that is final (no half characters, no part of a stop string).
 
     `token_ids` are the tokens sampled since the chunk before; their text may come later than they
-    do. The last chunk has a `finish_reason`; its text may be empty.
+    do. The last chunk has a `finish_reason`; its text may be empty. `prompt_logprobs`, where they
+    were asked for, come with the first: those of the prompt's tokens from the second on.
     """
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 def join(chunks: Sequence[GenerationChunk]) -> GenerationChunk:
@@ -90,6 +162,7 @@ def join(chunks: Sequence[GenerationChunk]) -> GenerationChunk:
         token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
         logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
         finish_reason=chunks[-1].finish_reason if chunks else None,
+        prompt_logprobs=tuple(found for chunk in chunks for found in chunk.prompt_logprobs),
     )
 
 
@@ -106,7 +179,8 @@ class ModelCard:
     """What a served model tells of itself: the rows of `/v1/models` and `/info`.
 
     `max_tokens` is what one text takes, a prompt with its continuation, or what answers a source
-    with its start. `max_beams` can run at once. `prompt` goes before every text that is embedded.
+    with its start. `max_beams` can run at once. `prompt` goes before every text that is embedded,
+    unless a request names another of `prompts`. A model that `ranks` scores pairs of texts.
     """
 
     name: str
@@ -120,7 +194,9 @@ class ModelCard:
     provider_reason: str
     embedding_dim: int | None = None
     prompt: str = ""
+    prompts: dict[str, str] = field(default_factory=dict[str, str])
     labels: tuple[str, ...] = ()
+    ranks: bool = False
     generation: GenerationDefaults = PLAIN
     max_beams: int = 1
     parity: dict[str, float] = field(default_factory=dict[str, float])
@@ -149,21 +225,32 @@ class ServedModel(Protocol):
 class EmbeddingModel(ServedModel, Protocol):
     """Texts, as token ids with their special tokens, to pooled vectors."""
 
-    async def embed(self, texts: Sequence[TokenIds]) -> Floats:
+    async def embed(self, texts: Sequence[TokenIds]) -> Computed[Floats]:
         """Vectors [N, D] in the order of `texts`; each 1 to `card.max_input_tokens` tokens long."""
+        ...
+
+    async def embed_tokens(self, texts: Sequence[TokenIds]) -> Computed[list[Floats]]:
+        """A vector of every token, [T, D] for each of `texts`."""
         ...
 
 
 class ClassificationModel(ServedModel, Protocol):
     """Texts, as token ids with their special tokens, to class scores."""
 
-    async def classify(self, texts: Sequence[TokenIds]) -> Floats:
-        """Probabilities [N, C] over `card.labels`, in the order of `texts`."""
+    async def classify(self, inputs: Inputs, *, raw: bool = False) -> Computed[Floats]:
+        """Probabilities [N, C] over `card.labels` in the order of the items, or `raw` scores."""
         ...
 
 
 class GenerationModel(ServedModel, Protocol):
     """A prompt, as token ids, to a stream of text."""
+
+    def schema(self, schema: Mapping[str, Any], *, field: str) -> Followed:
+        """A JSON schema for `Sampling`. May take a second, and be called on any thread.
+
+        Raises `InvalidRequest` for `field`.
+        """
+        ...
 
     def generate(self, prompt: TokenIds, sampling: Sampling) -> Generation:
         """Start at once; `sampling.max_tokens` is at most `card.room(len(prompt))`.

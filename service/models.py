@@ -1,30 +1,49 @@
 """Engines under the names they are served by: what the dialects ask, made of artifacts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from export.artifact import Artifact, ArtifactError, Manifest, Scoring, ServedOutput
+import numpy as np
+
+from export.artifact import (
+    VECTORS_OF_TOKENS,
+    Artifact,
+    ArtifactError,
+    Manifest,
+    Scoring,
+    ServedOutput,
+)
 from export.session import Hardware
 from model_core.tokenization import Tokenizer
 from service.engines.batcher import Batcher
+from service.engines.constraint import Schema, Schemas
 from service.engines.generation import GenerationEngine
 from service.engines.pooling import sigmoid, softmax
 from service.engines.stream import Stream
-from service.messages import Floats, ModelCard, Sampling, Task, TokenIds
+from service.messages import Computed, Floats, Inputs, ModelCard, Sampling, Task, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
 class BatchedEmbedding:
-    """An embedding model on a batcher that it may share with others of the same trunk."""
+    """An embedding model on a batcher that it may share with others of the same trunk.
+
+    `output` has its vectors, `token_output` those of every token.
+    """
 
     card: ModelCard
     tokenizer: Tokenizer
     batcher: Batcher
     output: str
+    token_output: str
 
-    async def embed(self, texts: Sequence[TokenIds]) -> Floats:
+    async def embed(self, texts: Sequence[TokenIds]) -> Computed[Floats]:
         """Vectors [N, D] in the order of `texts`."""
-        return await self.batcher.run(texts, self.output)
+        return stacked(await self.batcher.run(Inputs.whole(texts), self.output))
+
+    async def embed_tokens(self, texts: Sequence[TokenIds]) -> Computed[list[Floats]]:
+        """A vector of every token, [T, D] for each of `texts`."""
+        return await self.batcher.run(Inputs.whole(texts), self.token_output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +56,15 @@ class BatchedClassification:
     output: str
     probabilities: Callable[[Floats], Floats]
 
-    async def classify(self, texts: Sequence[TokenIds]) -> Floats:
-        """Probabilities [N, C] in the order of `texts`."""
-        return self.probabilities(await self.batcher.run(texts, self.output))
+    async def classify(self, inputs: Inputs, *, raw: bool = False) -> Computed[Floats]:
+        """Probabilities [N, C] in the order of the items, or the head's own scores."""
+        found = stacked(await self.batcher.run(inputs, self.output))
+        return found if raw else replace(found, values=self.probabilities(found.values))
+
+
+def stacked(found: Computed[list[Floats]]) -> Computed[Floats]:
+    """Rows of one shape as one array."""
+    return Computed(np.stack(found.values), found.queue_s, found.run_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +74,11 @@ class SlottedGeneration:
     card: ModelCard
     tokenizer: Tokenizer
     engine: GenerationEngine
+    schemas: Schemas
+
+    def schema(self, schema: Mapping[str, Any], *, field: str) -> Schema:
+        """A JSON schema that generations can follow. Raises `InvalidRequest` for `field`."""
+        return self.schemas.compile(schema, field=field)
 
     def generate(self, prompt: TokenIds, sampling: Sampling) -> Stream:
         """Start at once; raises `Overloaded` when the queue is full."""
@@ -73,7 +103,7 @@ def served_encoder(
         )
     if served.dim is not None:
         card = card_of(artifact, served, Task.EMBED, hardware)
-        return BatchedEmbedding(card, tokenizer, batcher, served.output)
+        return BatchedEmbedding(card, tokenizer, batcher, served.output, VECTORS_OF_TOKENS)
     card = card_of(artifact, served, Task.CLASSIFY, hardware)
     probabilities = PROBABILITIES[served.scoring]
     return BatchedClassification(card, tokenizer, batcher, served.output, probabilities)
@@ -107,10 +137,17 @@ def card_of(
         provider_reason=hardware.reason,
         embedding_dim=served.dim,
         prompt=prompt_of(manifest) if task is Task.EMBED else "",
+        prompts=prompts_of(manifest) if task is Task.EMBED else {},
         labels=served.labels,
+        ranks=task is Task.CLASSIFY and len(served.labels) == 1,
         generation=manifest.generation,
         parity=figures,
     )
+
+
+def prompts_of(manifest: Manifest) -> dict[str, str]:
+    """What an embedding model's authors have put before texts of some kinds, by the kind's name."""
+    return {} if manifest.sentence is None else manifest.sentence.prompts
 
 
 def prompt_of(manifest: Manifest) -> str:

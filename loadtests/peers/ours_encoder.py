@@ -10,13 +10,15 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from export.artifact import Artifact, Precision
 from export.session import Provider, Session, find_hardware
 from loadtests.peers.workers.line_loop import serve_lines
 from model_core.tokenization import Tokenizer
 from service.engines.batcher import Batcher
 from service.exporting import artifact_of
-from service.messages import Floats
+from service.messages import Floats, Inputs
 from service.settings import ServiceSettings
 
 
@@ -28,6 +30,7 @@ class BatchedEncoder:
         self.max_tokens = artifact.manifest.max_tokens
         self.output = artifact.manifest.served[0].output
         session = Session(artifact.graph, Provider.CPU, 1)
+        alone = Session(artifact.graph, Provider.CPU, threads)
         self.batcher = Batcher(
             session.run,
             token_types=True,
@@ -36,6 +39,7 @@ class BatchedEncoder:
             observe=ignore,
             name="peers",
             runners=threads,
+            run_alone=alone.run,
         )
 
     def encode(self, texts: list[str]) -> list[list[int]]:
@@ -46,13 +50,15 @@ class BatchedEncoder:
 
     def embed(self, texts: list[str]) -> Floats:
         """Vectors [N, D] of `texts`, in one request."""
-        return asyncio.run(self.batcher.run(self.encode(texts), self.output))
+        found = asyncio.run(self.batcher.run(Inputs.whole(self.encode(texts)), self.output))
+        return np.stack(found.values)
 
     def embed_apart(self, texts: list[str]) -> None:
         """Each text a request of its own, all in the queue at once."""
 
         async def wait(inputs: list[list[int]]) -> None:
-            await asyncio.gather(*(self.batcher.run([ids], self.output) for ids in inputs))
+            requests = (Inputs.whole([ids]) for ids in inputs)
+            await asyncio.gather(*(self.batcher.run(each, self.output) for each in requests))
 
         asyncio.run(wait(self.encode(texts)))
 

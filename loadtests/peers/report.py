@@ -11,6 +11,8 @@ from loadtests.peers.growth import Curve
 from loadtests.peers.table import as_markdown, limits_markdown
 
 IMAGES = Path("images") / "benchmarks"
+REMARKS = "remarks.md"
+"""What figures don't say by themselves, written by hand: it stands behind the goals."""
 
 HEADINGS = {
     "encoder": "Encoder, offline",
@@ -48,16 +50,19 @@ def write_report(figures: Path, documents: Path) -> Path:
     for curve in curves:
         plots.draw_curve(curve, images / f"{curve.name}.svg")
     page = documents / "benchmarks.md"
-    page.write_text(page_text(comparisons, curves), encoding="utf-8")
+    remarks = figures / REMARKS
+    said = remarks.read_text(encoding="utf-8") if remarks.is_file() else ""
+    page.write_text(page_text(comparisons, curves, said), encoding="utf-8")
     return page
 
 
-def page_text(comparisons: Sequence[Comparison], curves: Sequence[Curve]) -> str:
+def page_text(comparisons: Sequence[Comparison], curves: Sequence[Curve], remarks: str = "") -> str:
     by_name = {found.name: found for found in comparisons}
     sections = [
         INTRODUCTION,
         machines_text(comparisons, curves),
         goals_text([outcome(goal, by_name) for goal in GOALS]),
+        remarks,
         *(job_text(job, group) for job, group in jobs_of(comparisons)),
         growth_text(curves),
         limits_text(by_name),

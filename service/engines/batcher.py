@@ -8,18 +8,20 @@ gathers: the batch grows with the load by itself, and an idle service answers a 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from service.engines.pace import Pace
 from service.engines.pooling import pack
 from service.engines.waiting import Waiting
 from service.errors import EngineFailure, NotReady, Overloaded
-from service.messages import Floats, TokenIds
+from service.messages import Computed, Floats, Inputs, TokenIds
 
 Run = Callable[[dict[str, "np.ndarray"], Sequence[str]], Sequence[Floats]]
-"""Runs the graph: its inputs and the names of the outputs wanted, to those outputs [B, ...]."""
+"""Runs the graph: its inputs and the names of the outputs wanted, to those outputs, [B, ...] for
+each text or [T, ...] for each token."""
 
 Observe = Callable[[int, int, int, float], None]
 """Told of each batch: texts, tokens, tokens with padding, seconds."""
@@ -29,14 +31,16 @@ class Job:
     """The texts of one request on their way through the batcher; `rows` fill as batches end."""
 
     def __init__(
-        self, texts: Sequence[TokenIds], output: str, done: asyncio.Future[Floats]
+        self, inputs: Inputs, output: str, done: asyncio.Future[Computed[list[Floats]]]
     ) -> None:
-        self.texts = texts
+        self.inputs = inputs
         self.output = output
         self.done = done
         self.loop = done.get_loop()
-        self.rows: list[Floats | None] = [None] * len(texts)
-        self.left = len(texts)
+        self.rows: list[Floats | None] = [None] * len(inputs.token_ids)
+        self.left = len(inputs.token_ids)
+        self.submitted = time.monotonic()
+        self.started: float | None = None
 
     def finish(self, error: Exception | None) -> None:
         """Hand over the result, on the event loop that waits for it."""
@@ -45,7 +49,10 @@ class Job:
         if error is not None:
             self.done.set_exception(error)
         else:
-            self.done.set_result(np.stack([row for row in self.rows if row is not None]))
+            rows = [row for row in self.rows if row is not None]
+            started = self.submitted if self.started is None else self.started
+            queued, ran = started - self.submitted, time.monotonic() - started
+            self.done.set_result(Computed(rows, queued, ran))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,13 @@ class Item:
 
     @property
     def token_ids(self) -> TokenIds:
-        return self.job.texts[self.index]
+        return self.job.inputs.token_ids[self.index]
+
+    @property
+    def second_at(self) -> int:
+        """Where the second text of a pair begins; behind the end where there is one text."""
+        second_at = self.job.inputs.second_at
+        return self.tokens if second_at is None else second_at[self.index]
 
     @property
     def tokens(self) -> int:
@@ -72,7 +85,9 @@ class Batcher:
     """Runs texts through one graph on threads of its own.
 
     `budget` tokens a batch (a single longer text still runs); `max_queue_tokens` may wait;
-    `runners` batches run side by side.
+    `runners` batches run side by side. Outputs of the graph that are `per_token` have a row for
+    each token, others for each text. A batch beside which nothing runs and nothing waits goes to
+    `run_alone`, which may take all the cores.
     """
 
     def __init__(
@@ -85,13 +100,19 @@ class Batcher:
         observe: Observe,
         name: str,
         runners: int = 1,
+        per_token: Container[str] = (),
+        run_alone: Run | None = None,
     ) -> None:
         self._run = run
+        self._run_alone = run_alone or run
+        self._running = 0
         self._token_types = token_types
         self._budget = budget
         self._max_queue_tokens = max_queue_tokens
         self._observe = observe
+        self._per_token = per_token
         self._queue: Waiting[Item] = Waiting()
+        self._pace = Pace(lanes=runners)
         self._closed = False
         self._changed = threading.Condition()
         self._threads = [
@@ -106,23 +127,24 @@ class Batcher:
         """Texts in the queue."""
         return self._queue.count
 
-    async def run(self, texts: Sequence[TokenIds], output: str) -> Floats:
-        """The rows [N, ...] of `output` for `texts`, in their order; N at least 1.
+    async def run(self, inputs: Inputs, output: str) -> Computed[list[Floats]]:
+        """What `output` is for each of `inputs`, in their order; at least one.
 
         Raises `Overloaded` when the queue is full, `EngineFailure` when the graph fails or gives
         values that are not finite. Cancelling drops what has not run.
         """
-        job = Job(texts, output, asyncio.get_running_loop().create_future())
-        tokens = sum(map(len, texts))
+        job = Job(inputs, output, asyncio.get_running_loop().create_future())
+        tokens = inputs.tokens
         with self._changed:
             if self._closed:
                 raise NotReady("the service is stopping")
             if self._queue.tokens and self._queue.tokens + tokens > self._max_queue_tokens:
                 raise Overloaded(
                     f"{self._queue.tokens} tokens are waiting, and {tokens} more would exceed "
-                    f"the limit of {self._max_queue_tokens}; try again later"
+                    f"the limit of {self._max_queue_tokens}; try again later",
+                    retry_after_s=self._pace.wait_s(self._queue.tokens),
                 )
-            for index in range(len(texts)):
+            for index in range(job.left):
                 self._queue.add(Item(job, index))
             self._changed.notify_all()
         return await job.done
@@ -145,24 +167,44 @@ class Batcher:
                 if self._closed:
                     return
                 batch = self._queue.take(self._budget)
-            if batch:
-                self._answer(batch)
+                if not batch:
+                    continue
+                is_alone = not self._running and not self._queue.count
+                self._running += 1
+            try:
+                self._answer(batch, self._run_alone if is_alone else self._run)
+            finally:
+                with self._changed:
+                    self._running -= 1
 
-    def _answer(self, batch: list[Item]) -> None:
+    def _answer(self, batch: list[Item], run: Run) -> None:
         outputs = sorted({item.job.output for item in batch})
-        feeds = pack([item.token_ids for item in batch], token_types=self._token_types)
+        feeds = pack(
+            [item.token_ids for item in batch],
+            token_types=self._token_types,
+            second_at=[item.second_at for item in batch],
+        )
         started = time.monotonic()
+        for item in batch:
+            item.job.started = item.job.started or started
         try:
-            results = dict(zip(outputs, self._run(feeds, outputs), strict=True))
+            found = run(feeds, outputs)
         except Exception as error:  # whatever the runtime raises must reach those who wait
             failure = EngineFailure(f"the model failed: {error}")
             for job in {item.job for item in batch}:
                 notify(job, failure)
             return
         tokens, padded = len(feeds["input_ids"]), feeds["padded_from_packed"].size
-        self._observe(len(batch), tokens, padded, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self._observe(len(batch), tokens, padded, seconds)
+        self._pace.note(tokens, seconds)
+        ends = np.cumsum(feeds["lengths"])[:-1]
+        rows = {
+            output: np.split(result, ends) if output in self._per_token else result
+            for output, result in zip(outputs, found, strict=True)
+        }
         for row, item in enumerate(batch):
-            self._deliver(item, results[item.job.output][row])
+            self._deliver(item, rows[item.job.output][row])
 
     def _deliver(self, item: Item, row: Floats) -> None:
         job = item.job

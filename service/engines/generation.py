@@ -19,16 +19,28 @@ import numpy as np
 from export.artifact import PLAIN, GenerationDefaults
 from model_core.tokenization import Tokenizer
 from service.engines.beams import Beams
-from service.engines.sampling import Sampler
+from service.engines.pace import Pace
+from service.engines.sampling import Sampler, log_probability
 from service.engines.scheduler import Scheduler, Sequence
 from service.engines.search import Rules, Search, Step
 from service.engines.slots import Slots
 from service.engines.stream import Stream, deliver_all
 from service.engines.text import TextStream
 from service.errors import AnatomyError, EngineFailure, NotReady, Overloaded
-from service.messages import FinishReason, Floats, GenerationChunk, Sampling, TokenIds
+from service.messages import (
+    FinishReason,
+    Floats,
+    GenerationChunk,
+    Sampling,
+    TokenIds,
+    TokenLogprob,
+)
 
 NOT_FINITE = "the model gave a value that is not finite"
+
+SCORED_CHUNK = 32
+"""Prompt tokens whose log probabilities are worked out between two decoding steps: each takes a
+pass or two over the whole vocabulary."""
 
 Clock = Callable[[], float]
 
@@ -54,10 +66,13 @@ class Request:
     text: TextStream
     stream: Stream
     sequence: Sequence
+    sampling: Sampling
     submitted: float
     tokens: TokenIds
     rows: list[int] = field(default_factory=list[int])
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     generated: int = 0
+    admitted_at: float | None = None
     first_token_at: float | None = None
 
 
@@ -86,6 +101,7 @@ class GenerationEngine:
         self._max_waiting = max_waiting
         self._own = own
         self._clock = clock
+        self._pace = Pace(lanes=scheduler.slots)
         self._requests: dict[Sequence, Request] = {}
         self._inbox: deque[Request] = deque()
         self._outbox: list[tuple[Stream, GenerationChunk]] = []
@@ -126,11 +142,19 @@ class GenerationEngine:
         request = Request(
             source=source,
             prompt=start,
-            search=Beams(rules) if sampling.beams > 1 else Sampler(rules, seed),
+            search=Beams(rules)
+            if sampling.beams > 1
+            else Sampler(rules, seed, sampling.schema.start() if sampling.schema else None),
             # A target begins its text; what continues a prompt may need the space between.
             text=TextStream(self._tokenizer.stream(after=() if source else start), sampling.stop),
             stream=stream,
-            sequence=Sequence(len(start), len(source), sampling.beams),
+            sequence=Sequence(
+                len(start),
+                len(source),
+                sampling.beams,
+                SCORED_CHUNK if sampling.prompt_logprobs else None,
+            ),
+            sampling=sampling,
             submitted=self._clock(),
             tokens=start[-1:],
         )
@@ -140,7 +164,8 @@ class GenerationEngine:
             if self.waiting >= self._max_waiting + self._free_slots():
                 raise Overloaded(
                     f"{self.waiting} generations are waiting, the limit is {self._max_waiting}; "
-                    "try again later"
+                    "try again later",
+                    retry_after_s=self._pace.wait_s(self.waiting),
                 )
             self._inbox.append(request)
             self._changed.notify()
@@ -188,7 +213,8 @@ class GenerationEngine:
         for request in [r for r in self._requests.values() if r.stream.cancelled]:
             self._end(request, "abort")
         for sequence in self._scheduler.admit():
-            self._requests[sequence].rows = [sequence.slots[0]]
+            request = self._requests[sequence]
+            request.rows, request.admitted_at = [sequence.slots[0]], self._clock()
         self._encode()
         self._prefill()
         self._decode()
@@ -211,10 +237,23 @@ class GenerationEngine:
         request = self._requests[chunk.sequence]
         token_ids = request.prompt[chunk.start : chunk.stop]
         (row,) = request.rows
-        logits = self._slots.prefill(row, token_ids, wants_logits=chunk.completes)
         chunk.sequence.cached = chunk.stop
-        if logits is not None:
-            self._advance([request], logits[None])
+        if not request.sampling.prompt_logprobs:
+            logits = self._slots.prefill(row, token_ids, wants_logits=chunk.completes)
+            if logits is not None:
+                self._advance([request], logits[None])
+            return
+        scored = self._slots.score(row, token_ids)
+        if not np.isfinite(scored.max(axis=-1)).all():
+            self._fail_not_finite(request)
+            return
+        following = request.prompt[chunk.start + 1 : chunk.stop + 1]
+        top = request.sampling.top_logprobs or 0
+        request.prompt_logprobs += [
+            log_probability(scored[place], token, top) for place, token in enumerate(following)
+        ]
+        if chunk.completes:
+            self._advance([request], scored[-1:])
 
     def _decode(self) -> None:
         # A sequence whose prompt has just ended has its first token already and joins here.
@@ -238,10 +277,13 @@ class GenerationEngine:
         for request in requests:
             start, stop = stop, stop + len(request.rows)
             if not all(finite[start:stop]):
-                self._slots.wipe(*request.sequence.slots)
-                self._fail(request, EngineFailure(NOT_FINITE))
+                self._fail_not_finite(request)
                 continue
-            step = request.search.advance(logits[start:stop])
+            try:
+                step = request.search.advance(logits[start:stop])
+            except AnatomyError as error:  # a schema that can't be followed: this request's alone
+                self._fail(request, error)
+                continue
             request.rows = self._slots.follow(request.rows, step.parents, request.sequence.slots)
             request.tokens = list(step.tokens)
             if step.final or step.reason is not None:
@@ -266,7 +308,8 @@ class GenerationEngine:
             reason = FinishReason.STOP
         request.generated += len(tokens)
         logprobs = tuple(step.logprobs[: len(tokens)])
-        chunk = GenerationChunk(text, tuple(tokens), logprobs, reason)
+        scored, request.prompt_logprobs = tuple(request.prompt_logprobs), []
+        chunk = GenerationChunk(text, tuple(tokens), logprobs, reason, scored)
         self._outbox.append((request.stream, chunk))
         if reason is not None:
             self._end(request, reason)
@@ -279,8 +322,14 @@ class GenerationEngine:
         if request.first_token_at is not None and request.generated > 1:
             elapsed = self._clock() - request.first_token_at
             self._observer.inter_token(elapsed / (request.generated - 1))
+        if request.admitted_at is not None:
+            self._pace.note(1, self._clock() - request.admitted_at)
         prompt = request.source or request.prompt
         self._observer.finished(reason, len(prompt), request.generated)
+
+    def _fail_not_finite(self, request: Request) -> None:
+        self._slots.wipe(*request.sequence.slots)
+        self._fail(request, EngineFailure(NOT_FINITE))
 
     def _fail(self, request: Request, error: AnatomyError) -> None:
         self._end(request, "error")

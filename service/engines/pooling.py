@@ -15,8 +15,13 @@ UNROLLED = 8
 time, and a remainder would be added in another order than in a batch with a longer text."""
 
 
-def pack(texts: Sequence[TokenIds], *, token_types: bool) -> dict[str, Integers]:
+def pack(
+    texts: Sequence[TokenIds], *, token_types: bool, second_at: Sequence[int] | None = None
+) -> dict[str, Integers]:
     """One packed batch of `texts`, each at least one token: the graph's inputs by name.
+
+    Where texts are pairs, `second_at` is where the second of each begins: from there on tokens
+    have type 1, before it type 0.
 
     Only attention needs rows; `padded_from_packed` [B, S] and `packed_from_padded` [T] lead there
     and back (`export/attention.py`).
@@ -36,7 +41,8 @@ def pack(texts: Sequence[TokenIds], *, token_types: bool) -> dict[str, Integers]
         "lengths": lengths,
     }
     if token_types:
-        packed["token_type_ids"] = np.zeros(total, np.int64)
+        starts_at = lengths if second_at is None else np.asarray(second_at, np.int64)
+        packed["token_type_ids"] = (places >= starts_at[:, None])[real].astype(np.int64)
     return packed
 
 

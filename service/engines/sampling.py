@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engines.search import Rules, Step
-from service.messages import Floats, Sampling, TokenLogprob
+from service.messages import Floats, Following, Sampling, TokenLogprob
 
 CANDIDATES = 1024
 """How many of the likeliest tokens top-p looks at before it sorts the whole vocabulary."""
@@ -40,6 +40,7 @@ class Sampler:
 
     rules: Rules
     seed: int
+    following: Following | None = None
     counts: Counter[int] = field(default_factory=Counter[int])
     step: int = 0
 
@@ -53,10 +54,14 @@ class Sampler:
         """The next token for `logits` [V], and its log probability if the request asks."""
         wanted = self.rules.sampling
         adjusted = self.rules.adjust(logits, self.counts, self.step)
+        if self.following is not None:
+            adjusted = self.following.allow(adjusted)
         if wanted.temperature == 0.0:
             token = int(adjusted.argmax())
         else:
             token = draw(adjusted, wanted, uniform(self.seed, self.step))
+        if self.following is not None:
+            self.following.follow(token)
         self.counts[token] += 1
         self.step += 1
         if wanted.top_logprobs is None:

@@ -10,12 +10,14 @@ class Sequence:
 
     `cached` of its `prompt_tokens` are in the cache so far; the last of them decodes, as every
     token after it. `to_encode` are the tokens of a source that the encoder has yet to read. A beam
-    search takes `width` slots; its prompt is cached in the first of them.
+    search takes `width` slots; its prompt is cached in the first of them. `chunk_tokens` bounds
+    its chunks where they cost more than others.
     """
 
     prompt_tokens: int
     to_encode: int = 0
     width: int = 1
+    chunk_tokens: int | None = None
     cached: int = 0
     slots: tuple[int, ...] = ()
 
@@ -116,7 +118,8 @@ class Scheduler:
         """The next chunk of the sequence that was admitted first among those in prefill."""
         for sequence in self.admitted:
             if sequence.in_prefill:
-                stop = min(sequence.cached + self.chunk_tokens, sequence.prompt_tokens)
+                most = min(self.chunk_tokens, sequence.chunk_tokens or self.chunk_tokens)
+                stop = min(sequence.cached + most, sequence.prompt_tokens)
                 return Chunk(sequence, sequence.cached, stop)
         return None
 

@@ -75,6 +75,15 @@ class Slots:
     def prefill(self, row: int, token_ids: Rows[int], *, wants_logits: bool) -> Floats | None:
         """Run a chunk of a prompt; the logits [V] after it, if wanted."""
         index = [len(token_ids) - 1] if wants_logits else []
+        logits = self._extend(row, token_ids, index)
+        return logits[0] if wants_logits else None
+
+    def score(self, row: int, token_ids: Rows[int]) -> Floats:
+        """Run a chunk of a prompt; the logits [len(token_ids), V] after each of its tokens."""
+        return self._extend(row, token_ids, range(len(token_ids)))
+
+    def _extend(self, row: int, token_ids: Rows[int], index: Rows[int]) -> Floats:
+        """Run tokens behind those of `row`; the logits of the places that `index` names."""
         logits = self._decoder.step(
             slice(row, row + 1),
             np.array([token_ids], np.int64),
@@ -84,7 +93,7 @@ class Slots:
         start = self._lengths[row]
         self._token_ids[row, start : start + len(token_ids)] = token_ids
         self._lengths[row] += len(token_ids)
-        return logits[0] if wants_logits else None
+        return logits
 
     def decode(self, rows: Rows[int], token_ids: Rows[int], bound: int) -> Floats:
         """One token in each of `rows`; logits [len(rows), V].

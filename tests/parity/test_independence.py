@@ -60,6 +60,24 @@ def test_an_embedding_is_the_same_alone_and_in_every_batch(
     assert unequal == 0, f"{unequal} rows differ, by at most {worst:.2e}"
 
 
+@pytest.mark.parametrize("fixture", ["minilm_artifact", "minilm_int8_artifact"])
+def test_an_embedding_is_the_same_on_one_core_and_on_all(
+    fixture: str, request: pytest.FixtureRequest
+) -> None:
+    """A text that comes alone runs on all cores, in company on one."""
+    artifact: Artifact = request.getfixturevalue(fixture)
+    texts = cut_texts(Tokenizer.load(artifact.folder), 12, 250, seed=1)
+    feeds = [pack([text], token_types=True) for text in texts]
+
+    def embed(threads: int) -> list[NDArray[np.float32]]:
+        session = Session(artifact.graph, Provider.CPU, threads)
+        return [session.run(feed, ["sentence_embedding"])[0] for feed in feeds]
+
+    one, all_cores = embed(1), embed(max(2, usable_cores()))
+    for alone, shared in zip(one, all_cores, strict=True):
+        assert np.array_equal(alone, shared)
+
+
 @pytest.fixture(params=["smollm2_artifact", "smollm2_fp32_artifact"])
 def generator(request: pytest.FixtureRequest) -> Iterator[tuple[GenerationEngine, Tokenizer]]:
     artifact: Artifact = request.getfixturevalue(request.param)

@@ -3,18 +3,22 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 
 from export.artifact import PLAIN, GenerationDefaults
-from model_core.tokenization import ChatTemplateError, Tokenizer
-from service.errors import Overloaded
+from model_core.tokenization import ChatTemplateError, Pair, Span, Tokenizer
+from service.errors import InvalidRequest, Overloaded
 from service.messages import (
+    Computed,
     FinishReason,
     Floats,
+    Followed,
+    Following,
     Generation,
     GenerationChunk,
+    Inputs,
     ModelCard,
     Sampling,
     Task,
@@ -25,6 +29,7 @@ from service.messages import (
 BEGIN_ID = 256
 END_ID = 257
 VOCAB_SIZE = 258
+QUEUE_S, RUN_S = 0.002, 0.003
 
 
 class FakeTokenizer:
@@ -42,12 +47,30 @@ class FakeTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
+    def encode_pair(self, first: str, second: str, *, max_tokens: int | None = None) -> Pair:
+        ids, other = self.encode(first), list(second.encode())
+        room = len(other) if max_tokens is None else max(0, max_tokens - len(ids))
+        return Pair([*ids, *other[:room]], len(ids), len(other) - len(other[:room]))
+
+    def cut(self, token_ids: Sequence[int], tokens: int, *, left: bool = False) -> list[int]:
+        ids = list(token_ids)
+        if len(ids) <= tokens:
+            return ids
+        return [ids[0], *ids[len(ids) - tokens + 1 :]] if left else ids[:tokens]
+
+    def spans(self, text: str, *, special_tokens: bool = True) -> list[Span]:
+        begin = [Span(BEGIN_ID, "<s>", True, None, None)] * special_tokens
+        return begin + [Span(b, chr(b), False, i, i + 1) for i, b in enumerate(text.encode())]
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         del skip_special_tokens
         return bytes(token_id for token_id in ids if token_id < 256).decode(errors="replace")
 
     def token_text(self, token_id: int) -> str:
         return self.decode([token_id])
+
+    def is_special(self, token_id: int) -> bool:
+        return token_id >= BEGIN_ID
 
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id]) if token_id < 256 else b""
@@ -108,9 +131,14 @@ class FakeEmbeddingModel:
         raw = np.random.default_rng(ids).standard_normal(self._dim).astype(np.float32)
         return (raw / np.linalg.norm(raw)).astype(np.float32)
 
-    async def embed(self, texts: Sequence[TokenIds]) -> Floats:
+    async def embed(self, texts: Sequence[TokenIds]) -> Computed[Floats]:
         await asyncio.sleep(0)
-        return np.stack([self.vector(ids) for ids in texts])
+        return Computed(np.stack([self.vector(ids) for ids in texts]), QUEUE_S, RUN_S)
+
+    async def embed_tokens(self, texts: Sequence[TokenIds]) -> Computed[list[Floats]]:
+        await asyncio.sleep(0)
+        found = [np.stack([self.vector([token]) for token in ids]) for ids in texts]
+        return Computed(found, QUEUE_S, RUN_S)
 
 
 class FakeClassificationModel:
@@ -120,12 +148,30 @@ class FakeClassificationModel:
         self.card = card(name, Task.CLASSIFY, max_tokens, "noun", "verb", "adverb")
         self.tokenizer = fake_tokenizer()
 
-    async def classify(self, texts: Sequence[TokenIds]) -> Floats:
+    async def classify(self, inputs: Inputs, *, raw: bool = False) -> Computed[Floats]:
         await asyncio.sleep(0)
+        texts = inputs.token_ids
         scores = np.full((len(texts), 3), 0.125, np.float32)
         for row, ids in enumerate(texts):
             scores[row, ids[1] % 3] = 0.75
-        return scores
+        return Computed(scores * (8 if raw else 1), QUEUE_S, RUN_S)
+
+
+class FakeRanker:
+    """A pair scores the share of the second text's letters that are in the first."""
+
+    def __init__(self, name: str = "ranker", *, max_tokens: int = 64) -> None:
+        self.card = replace(card(name, Task.CLASSIFY, max_tokens, "score"), ranks=True)
+        self.tokenizer = fake_tokenizer()
+
+    async def classify(self, inputs: Inputs, *, raw: bool = False) -> Computed[Floats]:
+        await asyncio.sleep(0)
+        assert inputs.second_at is not None
+        rows: list[list[float]] = []
+        for ids, second_at in zip(inputs.token_ids, inputs.second_at, strict=True):
+            first, second = ids[1:second_at], ids[second_at:]
+            rows.append([sum(letter in first for letter in second) / len(second)])
+        return Computed(np.array(rows, np.float32) * (4 if raw else 1), QUEUE_S, RUN_S)
 
 
 @dataclass(slots=True)
@@ -179,6 +225,16 @@ def chunks_of(
     ]
 
 
+@dataclass(frozen=True)
+class FakeSchema:
+    """Keeps what it was made of."""
+
+    definition: dict[str, Any]
+
+    def start(self) -> Following:
+        raise NotImplementedError("the fake model follows no schema")
+
+
 class FakeGenerationModel:
     """Says `script` to every prompt, and keeps the generations that it started."""
 
@@ -203,10 +259,18 @@ class FakeGenerationModel:
         self.room = room
         self.started: list[FakeGeneration] = []
 
+    def schema(self, schema: Mapping[str, Any], *, field: str) -> Followed:
+        if "impossible" in schema:
+            raise InvalidRequest(f"{field}: impossible", field=field)
+        return FakeSchema(dict(schema))
+
     def generate(self, prompt: TokenIds, sampling: Sampling) -> Generation:
         if len(self.started) == self.room:
             raise Overloaded("the queue is full", retry_after_s=7)
         chunks = chunks_of(*self.script, logprobs=sampling.top_logprobs is not None)
+        if sampling.prompt_logprobs:
+            scored = tuple(TokenLogprob(token, -2.0, ((token, -2.0),)) for token in prompt[1:])
+            chunks[0] = replace(chunks[0], prompt_logprobs=scored)
         generation = FakeGeneration(prompt, sampling, chunks, self.pause_s, self.failure)
         self.started.append(generation)
         return generation

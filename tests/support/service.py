@@ -13,7 +13,12 @@ from service.messages import EmbeddingModel
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
-from tests.support.fakes import FakeClassificationModel, FakeEmbeddingModel, FakeGenerationModel
+from tests.support.fakes import (
+    FakeClassificationModel,
+    FakeEmbeddingModel,
+    FakeGenerationModel,
+    FakeRanker,
+)
 
 BASE_URL = "http://service.test"
 NOW_S = 1_750_000_000.0
@@ -22,6 +27,7 @@ NOW_S = 1_750_000_000.0
 def served(
     *,
     embedder: EmbeddingModel | None = None,
+    ranker: FakeRanker | None = None,
     generator: FakeGenerationModel | None = None,
     ready: bool = True,
     metrics: Metrics | None = None,
@@ -31,6 +37,8 @@ def served(
     registry = Registry()
     registry.add_embedding(embedder or FakeEmbeddingModel())
     registry.add_classification(FakeClassificationModel())
+    if ranker is not None:
+        registry.add_classification(ranker)
     registry.add_generation(generator or FakeGenerationModel())
     registry.ready = ready
     return create_app(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from service.engines.batcher import Batcher, Observe, Run
 from service.engines.pooling import UNROLLED, pack, sigmoid, softmax
 from service.errors import EngineFailure, NotReady, Overloaded
+from service.messages import Inputs
 
 BUDGET, QUEUE = 16, 64
 POISON, NAN = 666, 777
@@ -37,9 +38,19 @@ class Graph:
         self.batches.append(texts)
         if any(POISON in text for text in texts):
             raise RuntimeError("poisoned")
+        if list(outputs) == ["tokens"]:
+            return [feeds["input_ids"][:, None].astype(np.float32)]
         rows = np.array([[sum(text), len(text)] for text in texts], np.float32)
         rows[[NAN in text for text in texts]] = np.nan
         return [np.column_stack((rows, np.full(len(rows), len(name)))) for name in outputs]
+
+
+async def run_texts(batcher: Batcher, texts: list[list[int]], output: str = "out") -> Any:
+    """The rows of one request."""
+    found = await batcher.run(Inputs.whole(texts), output)
+    assert found.queue_s >= 0
+    assert found.run_s >= 0
+    return np.stack(found.values)
 
 
 def answer(text: list[int], output: str = "out") -> list[float]:
@@ -60,7 +71,7 @@ def seen() -> list[tuple[int, int, int]]:
 def batching(run: Run, observe: Observe, runners: int = 1) -> Generator[Batcher]:
     made = Batcher(
         run, token_types=False, budget=BUDGET, max_queue_tokens=QUEUE, observe=observe, name="test",
-        runners=runners,
+        runners=runners, per_token=("tokens",),
     )  # fmt: skip
     try:
         yield made
@@ -101,7 +112,7 @@ async def until_waiting(batcher: Batcher, texts: int) -> None:
 async def occupied(batcher: Batcher, graph: Graph) -> asyncio.Task[Any]:
     """A request that holds a runner until the gate opens."""
     graph.gate.clear()
-    first = asyncio.create_task(batcher.run([[1]], "out"))
+    first = asyncio.create_task(run_texts(batcher, [[1]], "out"))
     await asyncio.sleep(0)
     await until_waiting(batcher, 0)
     return first
@@ -109,8 +120,31 @@ async def occupied(batcher: Batcher, graph: Graph) -> asyncio.Task[Any]:
 
 async def test_rows_come_in_the_order_of_the_texts(batcher: Batcher) -> None:
     texts = [[n] * length for n, length in enumerate([5, 1, 9, 3, 1, 16, 30])]
-    rows = await batcher.run(texts, "out")
+    rows = await run_texts(batcher, texts, "out")
     assert rows.tolist() == [answer(text) for text in texts]
+
+
+async def test_an_output_of_every_token_is_cut_into_texts(batcher: Batcher, graph: Graph) -> None:
+    first = await occupied(batcher, graph)
+    requests = [Inputs.whole([[1, 2, 3], [4]]), Inputs.whole([[5, 6]])]
+    waiting = [asyncio.create_task(batcher.run(each, "tokens")) for each in requests]
+    await until_waiting(batcher, 3)
+    graph.gate.set()
+    found = [[row.tolist() for row in (await each).values] for each in waiting]
+    assert found == [[[[1], [2], [3]], [[4]]], [[[5], [6]]]]
+    await first
+
+
+async def test_how_long_a_request_waited_and_ran_is_told(batcher: Batcher, graph: Graph) -> None:
+    first = await occupied(batcher, graph)
+    second = asyncio.create_task(batcher.run(Inputs.whole([[2]]), "out"))
+    await until_waiting(batcher, 1)
+    await asyncio.sleep(0.05)
+    graph.gate.set()
+    found = await second
+    assert found.queue_s >= 0.05
+    assert 0 <= found.run_s < 20
+    await first
 
 
 async def test_many_requests_at_once_each_get_their_own(batcher: Batcher) -> None:
@@ -121,7 +155,8 @@ async def test_many_requests_at_once_each_get_their_own(batcher: Batcher) -> Non
     ]
     for _ in range(10):
         rows = await asyncio.gather(*(
-            batcher.run(texts, "out" if n % 2 else "other") for n, texts in enumerate(requests)
+            run_texts(batcher, texts, "out" if n % 2 else "other")
+            for n, texts in enumerate(requests)
         ))  # fmt: skip
         for number, (texts, found) in enumerate(zip(requests, rows, strict=True)):
             name = "out" if number % 2 else "other"
@@ -132,8 +167,8 @@ async def test_a_batch_keeps_to_the_budget_unless_one_text_is_longer(
     batcher: Batcher, graph: Graph, seen: list[tuple[int, int, int]]
 ) -> None:
     first = await occupied(batcher, graph)
-    others = asyncio.gather(*(batcher.run([[1] * 5], "out") for _ in range(6)))
-    long = asyncio.create_task(batcher.run([[1] * 20], "out"))
+    others = asyncio.gather(*(run_texts(batcher, [[1] * 5], "out") for _ in range(6)))
+    long = asyncio.create_task(run_texts(batcher, [[1] * 20], "out"))
     await until_waiting(batcher, 7)
     graph.gate.set()
     await asyncio.gather(first, others, long)
@@ -145,8 +180,8 @@ async def test_a_batch_keeps_to_the_budget_unless_one_text_is_longer(
 
 async def test_a_request_that_was_cancelled_is_not_run(batcher: Batcher, graph: Graph) -> None:
     first = await occupied(batcher, graph)
-    gone = asyncio.create_task(batcher.run([[7], [8]], "out"))
-    stays = asyncio.create_task(batcher.run([[9]], "out"))
+    gone = asyncio.create_task(run_texts(batcher, [[7], [8]], "out"))
+    stays = asyncio.create_task(run_texts(batcher, [[9]], "out"))
     await until_waiting(batcher, 3)
     gone.cancel()
     await asyncio.sleep(0)
@@ -159,28 +194,28 @@ async def test_a_request_that_was_cancelled_is_not_run(batcher: Batcher, graph: 
 
 async def test_a_full_queue_refuses_with_the_counts(batcher: Batcher, graph: Graph) -> None:
     first = await occupied(batcher, graph)
-    waiting = asyncio.create_task(batcher.run([[1] * 60], "out"))
+    waiting = asyncio.create_task(run_texts(batcher, [[1] * 60], "out"))
     await until_waiting(batcher, 1)
     with pytest.raises(Overloaded, match=r"60 tokens are waiting, and 5 more .* limit of 64"):
-        await batcher.run([[1] * 5], "out")
+        await run_texts(batcher, [[1] * 5], "out")
     graph.gate.set()
     await asyncio.gather(first, waiting)
-    assert (await batcher.run([[1] * 5], "out")).tolist() == [answer([1] * 5)]
+    assert (await run_texts(batcher, [[1] * 5], "out")).tolist() == [answer([1] * 5)]
 
 
 async def test_a_request_larger_than_the_queue_runs_when_nothing_waits(batcher: Batcher) -> None:
     texts = [[n] * 10 for n in range(20)]
-    assert (await batcher.run(texts, "out")).tolist() == [answer(text) for text in texts]
+    assert (await run_texts(batcher, texts, "out")).tolist() == [answer(text) for text in texts]
 
 
 async def test_a_failure_reaches_those_in_the_batch_alone(batcher: Batcher, graph: Graph) -> None:
     first = await occupied(batcher, graph)
-    before = asyncio.create_task(batcher.run([[2] * BUDGET], "out"))
+    before = asyncio.create_task(run_texts(batcher, [[2] * BUDGET], "out"))
     await until_waiting(batcher, 1)
-    poisoned = asyncio.create_task(batcher.run([[POISON] * (BUDGET - 1)], "out"))
-    neighbour = asyncio.create_task(batcher.run([[3]], "out"))
+    poisoned = asyncio.create_task(run_texts(batcher, [[POISON] * (BUDGET - 1)], "out"))
+    neighbour = asyncio.create_task(run_texts(batcher, [[3]], "out"))
     await until_waiting(batcher, 3)
-    after = asyncio.create_task(batcher.run([[4] * BUDGET], "out"))
+    after = asyncio.create_task(run_texts(batcher, [[4] * BUDGET], "out"))
     await until_waiting(batcher, 4)
     graph.gate.set()
     for task in (poisoned, neighbour):
@@ -195,8 +230,8 @@ async def test_a_value_that_is_not_finite_is_refused_for_its_own_request(
     batcher: Batcher, graph: Graph
 ) -> None:
     first = await occupied(batcher, graph)
-    bad = asyncio.create_task(batcher.run([[1, 2, 3], [NAN]], "out"))
-    good = asyncio.create_task(batcher.run([[5]], "out"))
+    bad = asyncio.create_task(run_texts(batcher, [[1, 2, 3], [NAN]], "out"))
+    good = asyncio.create_task(run_texts(batcher, [[5]], "out"))
     await until_waiting(batcher, 3)
     graph.gate.set()
     with pytest.raises(
@@ -211,7 +246,7 @@ async def test_closing_finishes_the_batch_at_hand_and_refuses_the_rest(
     batcher: Batcher, graph: Graph
 ) -> None:
     first = await occupied(batcher, graph)
-    waiting = asyncio.create_task(batcher.run([[2]], "out"))
+    waiting = asyncio.create_task(run_texts(batcher, [[2]], "out"))
     await until_waiting(batcher, 1)
     closing = asyncio.create_task(asyncio.to_thread(batcher.close))
     await asyncio.sleep(0.02)
@@ -221,18 +256,54 @@ async def test_closing_finishes_the_batch_at_hand_and_refuses_the_rest(
     with pytest.raises(NotReady, match="stopping"):
         await waiting
     with pytest.raises(NotReady, match="stopping"):
-        await batcher.run([[1]], "out")
+        await run_texts(batcher, [[1]], "out")
 
 
 async def test_several_runners_take_batches_at_the_same_time(pair: Batcher, graph: Graph) -> None:
     first, second = await occupied(pair, graph), await occupied(pair, graph)
-    third = asyncio.create_task(pair.run([[3]], "out"))
+    third = asyncio.create_task(run_texts(pair, [[3]], "out"))
     await until_waiting(pair, 1)
     assert not first.done()
     assert not second.done()
     graph.gate.set()
     for task, text in ((first, [1]), (second, [1]), (third, [3])):
         assert (await task).tolist() == [answer(text)]
+
+
+async def test_a_batch_alone_has_all_cores_and_those_beside_others_their_own(
+    graph: Graph,
+) -> None:
+    used: list[tuple[str, int]] = []
+
+    def noting(name: str) -> Run:
+        def run(
+            feeds: dict[str, NDArray[Any]], outputs: Sequence[str]
+        ) -> Sequence[NDArray[np.float32]]:
+            used.append((name, len(feeds["lengths"])))
+            return graph(feeds, outputs)
+
+        return run
+
+    made = Batcher(
+        noting("beside"), token_types=False, budget=BUDGET, max_queue_tokens=QUEUE,
+        observe=lambda *_: None, name="test", runners=2, run_alone=noting("alone"),
+    )  # fmt: skip
+    try:
+        await run_texts(made, [[1]])
+        await run_texts(made, [[2], [3]])
+        assert used == [("alone", 1), ("alone", 2)]
+        first = await occupied(made, graph)
+        second = asyncio.create_task(run_texts(made, [[5]]))
+        await until_waiting(made, 0)
+        graph.gate.set()
+        await asyncio.gather(first, second)
+        assert used[2:] == [("alone", 1), ("beside", 1)]
+        # More than one batch waits: each runner takes one, and neither is alone.
+        await run_texts(made, [[7] * BUDGET, [8] * BUDGET, [9] * BUDGET])
+        assert [name for name, _ in used[4:]].count("beside") >= 2
+    finally:
+        graph.gate.set()
+        made.close()
 
 
 @pytest.mark.parametrize("last", range(3))
@@ -248,7 +319,7 @@ async def test_rows_from_several_batches_are_in_order_whichever_ends_last(last: 
 
     # Told of a batch after it ran, just before its rows are handed out.
     with batching(run, lambda *_: others.release(), runners=2) as batcher:
-        rows = await batcher.run(texts, "out")
+        rows = await run_texts(batcher, texts, "out")
     assert rows.tolist() == [answer(text) for text in texts]
     assert graph.batches[-1] == [texts[last]]
 
@@ -257,7 +328,7 @@ async def test_closing_several_runners_finishes_their_batches_and_ends_their_thr
     pair: Batcher, graph: Graph
 ) -> None:
     first, second = await occupied(pair, graph), await occupied(pair, graph)
-    waiting = asyncio.create_task(pair.run([[3]], "out"))
+    waiting = asyncio.create_task(run_texts(pair, [[3]], "out"))
     await until_waiting(pair, 1)
     assert running_threads() == 2
     closing = asyncio.create_task(asyncio.to_thread(pair.close))
@@ -283,7 +354,12 @@ def test_packing_leads_to_rows_and_back(texts: list[list[int]]) -> None:
     assert rows.flatten()[packed["packed_from_padded"]].tolist() == tokens.tolist()
     assert packed["position_ids"].tolist() == [at for text in texts for at in range(len(text))]
     assert packed["lengths"].tolist() == [len(text) for text in texts]
-    assert packed["token_type_ids"].shape == tokens.shape
+    assert packed["token_type_ids"].tolist() == [0] * len(tokens)
+
+
+def test_the_second_text_of_a_pair_has_type_one() -> None:
+    packed = pack([[7, 8, 9], [5, 6], [4]], token_types=True, second_at=[1, 2, 0])
+    assert packed["token_type_ids"].tolist() == [0, 1, 1, 0, 0, 1]
 
 
 def test_probabilities_of_huge_scores_are_finite() -> None:

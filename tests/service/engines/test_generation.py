@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from service.engines.generation import GenerationEngine
@@ -53,6 +54,38 @@ async def test_greedy_generation_is_the_decoders_own(
     prompt = list(range(1, length + 1))
     found = await tokens_of(engine.generate(prompt, Sampling(10, temperature=0.0)))
     assert found == by_hand(decoder, prompt, 10)
+
+
+@pytest.mark.parametrize("length", [1, 2, CHUNK, CHUNK + 1, 3 * CHUNK])
+async def test_a_prompts_tokens_have_their_log_probabilities(
+    engine: GenerationEngine, decoder: ToyDecoder, length: int
+) -> None:
+    prompt = [1 + token % 7 for token in range(length)]
+    wanted = Sampling(3, temperature=0.0, top_logprobs=2, prompt_logprobs=True)
+    company = engine.generate([5, 3, 2, 4, 6], Sampling(20, seed=3))
+    chunks = [chunk async for chunk in engine.generate(prompt, wanted)]
+    await tokens_of(company)
+    found = chunks[0].prompt_logprobs
+    assert not any(chunk.prompt_logprobs for chunk in chunks[1:])
+    assert [item.token_id for item in found] == prompt[1:]
+    for place, item in enumerate(found):
+        logits = decoder.logits(prompt[: place + 1]).astype(np.float64)
+        expected = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+        assert item.logprob == pytest.approx(expected[item.token_id], abs=1e-6)
+        assert [token for token, _ in item.top] == np.argsort(-expected, kind="stable")[:2].tolist()
+    tokens = [token for chunk in chunks for token in chunk.token_ids]
+    assert tokens == by_hand(decoder, prompt, 3)
+
+
+async def test_a_prompt_with_a_logit_that_is_not_finite_fails_alone(
+    engine: GenerationEngine,
+) -> None:
+    company = engine.generate([1, 2], Sampling(8, temperature=0.0))
+    wanted = Sampling(3, temperature=0.0, top_logprobs=0, prompt_logprobs=True)
+    with pytest.raises(EngineFailure, match="not finite"):
+        await tokens_of(engine.generate([1, POISON_ID, *[2] * CHUNK], wanted))
+    assert len(await tokens_of(company)) == 8
+    await until(lambda: engine.running == 0, "slots are free")
 
 
 async def test_the_last_chunk_alone_says_why_it_ended(engine: GenerationEngine) -> None:
