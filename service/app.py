@@ -8,24 +8,28 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api import tei
 from service.api.bodies import BodyLimits
 from service.api.classify import Classify
 from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error, on_http_error
-from service.api.exchange import SCOPE_KEY, ClientLeft, Exchange
+from service.api.exchange import SCOPE_KEY, ClientLeft, Deadline, Dialect, Exchange
+from service.api.keys import ApiKeys, RequireKey
 from service.api.openai import OpenAI
 from service.api.openai_generation import OpenAIGeneration
 from service.api.operations import Operations
+from service.api.ranking import Ranking
 from service.errors import AnatomyError
 from service.metrics import Metrics
 from service.offload import Offload
@@ -37,6 +41,9 @@ CLIENT_LEFT = 499
 UNMATCHED = "unmatched"
 # What is safe in a header, a log line and an answer's id.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+TIMEOUT_HEADER = b"x-request-timeout"
+SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +71,7 @@ def create_app(
     generation = OpenAIGeneration(
         registry,
         tokenizing,
+        offload,
         limits,
         max_choices=settings.max_choices,
         send_timeout_s=settings.send_timeout_s,
@@ -83,8 +91,18 @@ def create_app(
             *Operations(registry, settings, metrics).routes(),
             *OpenAI(registry, tokenizing, offload, limits, generation).routes(),
             *Classify(registry, tokenizing, offload, limits, now).routes(),
+            *Ranking(registry, tokenizing, offload, limits, now).routes(),
+            *tei.TextEmbeddingsInference(registry, tokenizing, offload, limits).routes(),
         ],
-        middleware=[Middleware(RequestBoundary, metrics=metrics)],
+        middleware=[
+            Middleware(
+                RequestBoundary,
+                metrics=metrics,
+                timeout_s=settings.request_timeout_s,
+                dialects=dict.fromkeys(tei.PATHS, Dialect.TEI),
+            ),
+            *guards(settings),
+        ],
         exception_handlers={AnatomyError: on_domain_error, HTTPException: on_http_error},
         lifespan=lifetime,
     )
@@ -93,14 +111,42 @@ def create_app(
     return app
 
 
+def guards(settings: ServiceSettings) -> list[Middleware]:
+    """What stands before every route: which pages may ask, and who. Raises `KeyFileError`."""
+    found: list[Middleware] = []
+    if settings.cors_origins:
+        # Before the keys: a browser asks whether it may send one without sending one.
+        found.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "server-timing", "retry-after"],
+            )
+        )
+    if settings.api_keys_file is not None:
+        found.append(Middleware(RequireKey, keys=ApiKeys.read(settings.api_keys_file)))
+    return found
+
+
 class RequestBoundary:
-    """The outermost layer: gives each request its id, counts and times it, and answers what
-    nobody expected. Pure ASGI, so that it holds nothing of a stream.
+    """The outermost layer: gives each request its id and deadline, counts and times it, and answers
+    what nobody expected. Pure ASGI, so that it holds nothing of a stream.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        timeout_s: float | None,
+        dialects: Mapping[str, Dialect],
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._dialects = dialects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,13 +155,18 @@ class RequestBoundary:
         exchange = Exchange(_request_id(scope))
         scope[SCOPE_KEY] = exchange
         began = time.perf_counter()
+        exchange.deadline = deadline_of(scope, began, self._timeout_s)
+        exchange.dialect = self._dialects.get(scope["path"], Dialect.OPENAI)
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = exchange.request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = exchange.request_id
+                if exchange.timings:
+                    headers["server-timing"] = server_timing(exchange)
             await send(message)
 
         try:
@@ -132,7 +183,8 @@ class RequestBoundary:
                 # The server cuts the connection, which is all that the client can be told now.
                 raise
             message = f"internal error in request {exchange.request_id}"
-            await error_response(message, INTERNAL_ERROR)(scope, receive, send_with_id)
+            answer = error_response(message, INTERNAL_ERROR, dialect=exchange.dialect)
+            await answer(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - began
             self._count(scope, exchange, status or CLIENT_LEFT, seconds)
@@ -143,6 +195,26 @@ class RequestBoundary:
         self._metrics.request(template, exchange.model, status, seconds)
         if exchange.refusal is not None:
             self._metrics.refused(exchange.refusal)
+        if exchange.holder:
+            self._metrics.asked_by(exchange.holder)
+
+
+def deadline_of(scope: Scope, began: float, longest_s: float | None) -> Deadline | None:
+    """The sooner of what the service allows and what the request asks for, in seconds.
+
+    What is no positive number in the header is nothing that could be kept to, and is passed over.
+    """
+    limits = [] if longest_s is None else [longest_s]
+    for name, value in scope["headers"]:
+        if name == TIMEOUT_HEADER and SECONDS.fullmatch(value) and float(value) > 0:
+            limits.append(float(value))
+    return Deadline(min(limits), began) if limits else None
+
+
+def server_timing(exchange: Exchange) -> str:
+    """How long each part of a request took, in milliseconds (W3C Server Timing)."""
+    parts = exchange.timings.items()
+    return ", ".join(f"{what};dur={seconds * 1000:.2f}" for what, seconds in parts)
 
 
 def _request_id(scope: Scope) -> str:

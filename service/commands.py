@@ -20,10 +20,11 @@ from export.artifact import Artifact, ArtifactError, Precision
 from export.catalogue import EMBEDDED, find_artifact, is_embedded, recipe, trunk_of
 from export.session import Provider, find_hardware
 from model_core.tokenization import TokenizationError
+from service.api.keys import NAME, ApiKeys, KeyFileError, digest_of, new_key
 from service.errors import AnatomyError, InvalidRequest
 from service.exporting import ExportFailed, artifact_of
 from service.loading import ModelGroup
-from service.messages import Sampling, ServedModel, TokenIds
+from service.messages import Inputs, Sampling, ServedModel, TokenIds
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
@@ -32,6 +33,7 @@ EXPECTED_ERRORS = (
     AnatomyError,
     ArtifactError,
     ExportFailed,
+    KeyFileError,
     TokenizationError,
     OSError,
     UnicodeError,
@@ -73,6 +75,9 @@ def serve(
         settings = make_settings(models=names, host=host, port=port, precision=precision)
         hardware = find_hardware()
         check_port(settings)
+        if settings.api_keys_file is not None:
+            # Once more in the replica; here a file that can't be used is told in a line.
+            ApiKeys.read(settings.api_keys_file)
         folders = [artifact_of(model, settings, hardware) for model in settings.models]
         for folder in folders:
             # Once more in the replica; here a damaged artifact is told in a line.
@@ -92,6 +97,26 @@ def serve(
         console.print("stopped")
 
 
+@app.command(epilog="Examples:  anatomy key alice >> keys.txt · "
+             "ANATOMY_API_KEYS_FILE=keys.txt anatomy serve")  # fmt: skip
+def key(
+    name: Annotated[str, typer.Argument(help="Who will hold it; metrics show the name.")],
+) -> None:
+    """Make an API key; it is shown once, on standard error.
+
+    Standard output gets a line for the file of keys, which can't be turned back into the key.
+    """
+    with expected_errors():
+        if not NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"{name!r} is not a name; 1 to 64 letters, digits, '.', '_' and '-' are accepted"
+            )
+        made = new_key()
+        shown = Console(stderr=True)
+        shown.print(f"the key of {name}, shown once: {made}", highlight=False, soft_wrap=True)
+        print(name, digest_of(made))
+
+
 @app.command(epilog="Examples:  anatomy embed minilm texts.txt > vectors.jsonl · "
              "cat texts.txt | anatomy embed minilm --precision int8")  # fmt: skip
 def embed(
@@ -105,7 +130,7 @@ def embed(
 
     async def work(registry: Registry, lines: Sequence[str], first: int) -> list[Row]:
         served = registry.embedding(model if is_embedded(model) else None)
-        vectors = await served.embed(encode(served, lines, first, truncate=truncate))
+        vectors = (await served.embed(encode(served, lines, first, truncate=truncate))).values
         return [{"index": first + i, "embedding": vector} for i, vector in enumerate(vectors)]
 
     run_offline(model, precision, file, work)
@@ -126,7 +151,8 @@ def classify(
     async def work(registry: Registry, lines: Sequence[str], first: int) -> list[Row]:
         # A source's own classifier is called as the artifact is; embedded ones have names.
         served = registry.classification(model if is_embedded(model) else None)
-        probs = await served.classify(encode(served, lines, first, truncate=truncate))
+        inputs = Inputs.whole(encode(served, lines, first, truncate=truncate))
+        probs = (await served.classify(inputs)).values
         labels = served.card.labels
         return [
             {
@@ -245,8 +271,7 @@ def encode(
     encoded = served.tokenizer.encode_batch([prompt + line for line in lines])
     limit = served.card.max_input_tokens
     if truncate:
-        # The last token is a special one that the model expects to end with.
-        return [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in encoded]
+        return [served.tokenizer.cut(ids, limit) for ids in encoded]
     check_lengths(encoded, limit, first)
     return encoded
 

@@ -34,6 +34,10 @@ class Overloaded(AnatomyError):
         self.retry_after_s = retry_after_s
 
 
+class DeadlineExceeded(AnatomyError):
+    """The request took longer than it may; what was left of it was dropped."""
+
+
 class NotReady(AnatomyError):
     """The service is starting or stopping."""
 

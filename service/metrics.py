@@ -50,6 +50,13 @@ class Metrics:
             registry=registry,
         )
 
+        self._askers = Counter(
+            "anatomy_key_requests_total",
+            "HTTP requests answered, by the name of their API key.",
+            ["key"],
+            registry=registry,
+        )
+
         self._batch_size = Histogram(
             "te_batch_next_size",
             "Texts in a batch.",
@@ -133,6 +140,10 @@ class Metrics:
         """An HTTP request ended. `route` is a template, `model` a served name or empty."""
         self._requests.labels(route, model, str(status)).inc()
         self._request_duration.labels(route, model, str(status)).observe(seconds)
+
+    def asked_by(self, holder: str) -> None:
+        """A request with an API key was answered."""
+        self._askers.labels(holder).inc()
 
     def refused(self, reason: str) -> None:
         """A request ended in an error. Called where errors become answers: engines only raise."""

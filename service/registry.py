@@ -49,9 +49,37 @@ class Registry:
         """The classification model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
         return self._find(self._classification, Task.CLASSIFY, name)
 
+    def ranker(self, name: str | None = None) -> ServedModel:
+        """What compares two texts: a classifier that ranks, or an embedding model.
+
+        Without a name the first that ranks, or the default embedding model. Raises
+        `UnknownModel`, `NotReady`.
+        """
+        self.require_ready()
+        rankers = [model for model in self._classification.values() if model.card.ranks]
+        if name is None:
+            return rankers[0] if rankers else self.embedding()
+        for model in rankers:
+            if model.card.name == name:
+                return model
+        return self.embedding(name)
+
     def generation(self, name: str | None = None) -> GenerationModel:
         """The generation model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
         return self._find(self._generation, Task.GENERATE, name)
+
+    def first(self) -> ServedModel:
+        """The model that answers where a route names neither a model nor a task.
+
+        Raises `UnknownModel`, `NotReady`.
+        """
+        self.require_ready()
+        served = [
+            *self._embedding.values(), *self._classification.values(), *self._generation.values()
+        ]  # fmt: skip
+        if not served:
+            raise UnknownModel("no model is served", field="model")
+        return served[0]
 
     def card(self, name: str) -> ModelCard:
         """The card of a model of any task. Raises `UnknownModel`, `NotReady`."""

@@ -70,6 +70,16 @@ class ServiceSettings(BaseSettings):
         default_factory=default_cache_folder, description="Where exported artifacts are kept."
     )
 
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of API keys, a line `name sha256` each; `anatomy key NAME` makes them. "
+        "None: everybody may ask.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins of web pages that may ask, separated by commas; * is every page.",
+    )
+
     max_body_bytes: int = Field(
         default=8 * 1024**2, ge=1024, le=1024**3, description="Largest request body, in bytes."
     )
@@ -78,6 +88,13 @@ class ServiceSettings(BaseSettings):
         gt=0,
         le=3600,
         description="Longest wait for a whole request body, in seconds.",
+    )
+    request_timeout_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=86400,
+        description="Longest that a request may take until its answer begins, in seconds; the "
+        "header x-request-timeout asks for less.",
     )
     send_timeout_s: float = Field(
         default=60.0,
@@ -127,7 +144,7 @@ class ServiceSettings(BaseSettings):
         description="Most prompt tokens that run between two decoding steps.",
     )
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -138,6 +155,11 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _expand_home(cls, value: Path) -> Path:
         return value.expanduser()
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _expand_home_of_keys(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("models")
     @classmethod

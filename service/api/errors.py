@@ -1,4 +1,4 @@
-"""The one table: each error to its status and the body that OpenAI's clients read."""
+"""The one table: each error to its status and its body, in the dialect of the route."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -9,10 +9,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.exchange import exchange_of
+from service.api.exchange import Dialect, exchange_of
 from service.errors import (
     AnatomyError,
     BodyTooLarge,
+    DeadlineExceeded,
     EngineFailure,
     InvalidRequest,
     NotReady,
@@ -24,24 +25,35 @@ from service.errors import (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How an error is told: HTTP status, OpenAI's `type` and `code`."""
+    """How an error is told: HTTP status, OpenAI's `type` and `code`.
+
+    In text-embeddings-inference's dialect: its status and `error_type`.
+    """
 
     status: int
     type: str
     code: str
+    tei_status: int
+    tei_type: str
 
 
-INTERNAL_ERROR = Answer(500, "server_error", "internal_error")
+INTERNAL_ERROR = Answer(500, "server_error", "internal_error", 500, "Backend")
+
+UNAUTHORIZED = Answer(401, "invalid_request_error", "invalid_api_key", 401, "Unauthorized")
 
 # The first row whose class fits: a subclass stands before its base.
 ANSWERS: tuple[tuple[type[AnatomyError], Answer], ...] = (
-    (TooManyTokens, Answer(400, "invalid_request_error", "context_length_exceeded")),
-    (InvalidRequest, Answer(400, "invalid_request_error", "invalid_value")),
-    (UnknownModel, Answer(404, "invalid_request_error", "model_not_found")),
-    (BodyTooLarge, Answer(413, "invalid_request_error", "body_too_large")),
-    (Overloaded, Answer(429, "rate_limit_exceeded", "rate_limit_exceeded")),
-    (NotReady, Answer(503, "service_unavailable", "not_ready")),
-    (EngineFailure, Answer(500, "server_error", "engine_failure")),
+    (
+        TooManyTokens,
+        Answer(400, "invalid_request_error", "context_length_exceeded", 413, "Validation"),
+    ),
+    (InvalidRequest, Answer(400, "invalid_request_error", "invalid_value", 422, "Validation")),
+    (UnknownModel, Answer(404, "invalid_request_error", "model_not_found", 424, "Backend")),
+    (BodyTooLarge, Answer(413, "invalid_request_error", "body_too_large", 413, "Validation")),
+    (Overloaded, Answer(429, "rate_limit_exceeded", "rate_limit_exceeded", 429, "Overloaded")),
+    (DeadlineExceeded, Answer(504, "server_error", "deadline_exceeded", 504, "Backend")),
+    (NotReady, Answer(503, "service_unavailable", "not_ready", 503, "Unhealthy")),
+    (EngineFailure, Answer(500, "server_error", "engine_failure", 424, "Backend")),
 )
 
 # What the router and the reading of bodies raise: errors of HTTP itself, not of the domain.
@@ -79,13 +91,15 @@ def error_response(
     *,
     field: str | None = None,
     headers: dict[str, str] | None = None,
+    dialect: Dialect = Dialect.OPENAI,
 ) -> Response:
     """The whole answer to a request that failed."""
+    if dialect is Dialect.TEI:
+        status, body = answer.tei_status, {"error": message, "error_type": answer.tei_type}
+    else:
+        status, body = answer.status, error_body(message, answer, field=field)
     return Response(
-        orjson.dumps(error_body(message, answer, field=field)),
-        status_code=answer.status,
-        headers=headers,
-        media_type="application/json",
+        orjson.dumps(body), status_code=status, headers=headers, media_type="application/json"
     )
 
 
@@ -93,12 +107,14 @@ def on_domain_error(request: Request, error: Exception) -> Response:
     """Starlette's handler of `AnatomyError`."""
     if not isinstance(error, AnatomyError):
         raise error
-    answer = answer_to(error)
-    exchange_of(request.scope).refusal = answer.code
+    answer, exchange = answer_to(error), exchange_of(request.scope)
+    exchange.refusal = answer.code
     headers = (
         {"retry-after": str(max(1, error.retry_after_s))} if isinstance(error, Overloaded) else None
     )
-    return error_response(error.message, answer, field=error.field, headers=headers)
+    return error_response(
+        error.message, answer, field=error.field, headers=headers, dialect=exchange.dialect
+    )
 
 
 def on_http_error(request: Request, error: Exception) -> Response:
@@ -106,9 +122,12 @@ def on_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     code = HTTP_CODES.get(error.status_code, "http_error")
-    exchange_of(request.scope).refusal = code
+    exchange = exchange_of(request.scope)
+    exchange.refusal = code
     message = error.detail
     if message == HTTPStatus(error.status_code).phrase:
         message = f"{message}: {request.method} {request.scope['path']}"[:200]
-    answer = Answer(error.status_code, "invalid_request_error", code)
-    return error_response(message, answer, headers=dict(error.headers or {}))
+    status = error.status_code
+    answer = Answer(status, "invalid_request_error", code, status, "Validation")
+    headers = dict(error.headers or {})
+    return error_response(message, answer, headers=headers, dialect=exchange.dialect)

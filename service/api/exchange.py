@@ -1,15 +1,45 @@
 """One request and its answer, as the middleware and the dialects share it."""
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Coroutine, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, TypeVar, cast
 
+from starlette.requests import Request
 from starlette.types import Receive, Scope
+
+from service.errors import DeadlineExceeded
+from service.messages import Computed
 
 SCOPE_KEY = "anatomy.exchange"
 
 Result = TypeVar("Result")
+
+
+class Dialect(StrEnum):
+    """Whose shapes a route speaks; errors are told in it too."""
+
+    OPENAI = "openai"
+    TEI = "text-embeddings-inference"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A request has so many `seconds` from `began` (`time.perf_counter`) on."""
+
+    seconds: float
+    began: float
+
+    def left_s(self) -> float:
+        """Seconds until then, at least 0."""
+        return max(0.0, self.began + self.seconds - time.perf_counter())
+
+    def exceeded(self) -> DeadlineExceeded:
+        """What is told when it has passed."""
+        return DeadlineExceeded(f"the answer was not there within {self.seconds:g} s")
 
 
 class ClientLeft(Exception):
@@ -21,12 +51,33 @@ class Exchange:
     """What is known of a request while it runs; filled in on the way, read at its end.
 
     `model` is the name of a served model once it is found, so that it may be a metric's label.
-    `refusal` is the code of the error that ended the request.
+    `refusal` is the code of the error that ended the request. `timings` are seconds by what took
+    them, for the `Server-Timing` header of the answer; `compute` are counts of what was read.
+    `holder` is the name of the API key that came with it.
     """
 
     request_id: str
     model: str = ""
     refusal: str | None = None
+    timings: dict[str, float] = field(default_factory=dict[str, float])
+    compute: dict[str, int] = field(default_factory=dict[str, int])
+    dialect: Dialect = Dialect.OPENAI
+    holder: str = ""
+    deadline: Deadline | None = None
+
+    @contextmanager
+    def timed(self, what: str) -> Generator[None]:
+        """Times what is done within."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[what] = time.perf_counter() - began
+
+    def ran(self, found: Computed[Result]) -> Result:
+        """Notes how long a model took; gives what it gave."""
+        self.timings["queue"], self.timings["run"] = found.queue_s, found.run_s
+        return found.values
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -34,8 +85,12 @@ def exchange_of(scope: Scope) -> Exchange:
     return cast(Exchange, scope[SCOPE_KEY])
 
 
-async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled when the client leaves. Raises `ClientLeft`.
+async def unless_disconnected(
+    receive: Receive, work: Coroutine[Any, Any, Result], deadline: Deadline | None = None
+) -> Result:
+    """The result of `work`, which is cancelled when the client leaves or the deadline passes.
+
+    Raises `ClientLeft`, `DeadlineExceeded`.
 
     The request's body must have been read. Behind Ray Serve's ingress the caller is cancelled
     when a client leaves; under plain uvicorn only `receive` tells. Both end `work`, and its
@@ -44,15 +99,37 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, Result
     working = asyncio.create_task(work)
     watching = asyncio.create_task(_disconnect(receive))
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            (working, watching),
+            timeout=None if deadline is None else deadline.left_s(),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         if working.done():
             return working.result()
+        if deadline is not None and not watching.done():
+            raise deadline.exceeded()
         watching.result()
         raise ClientLeft("the client closed the connection")
     finally:
         working.cancel()
         watching.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def answered(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of what a request asks for, within its deadline and while its client is there."""
+    return await unless_disconnected(request.receive, work, exchange_of(request.scope).deadline)
+
+
+async def in_time(waited: Awaitable[Result], deadline: Deadline | None) -> Result:
+    """What is waited for, until the deadline. Raises `DeadlineExceeded`."""
+    if deadline is None:
+        return await waited
+    try:
+        async with asyncio.timeout(deadline.left_s()):
+            return await waited
+    except TimeoutError as error:
+        raise deadline.exceeded() from error
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -11,12 +11,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api import bodies
-from service.api.exchange import exchange_of, unless_disconnected
+from service.api.exchange import answered, exchange_of
 from service.api.openai_generation import OpenAIGeneration
 from service.api.openai_types import EmbeddingsBody
 from service.api.responses import BYTES_PER_NUMBER, json_response
 from service.errors import EngineFailure, InvalidRequest
-from service.messages import Floats, ModelCard
+from service.messages import Floats, Inputs, ModelCard
 from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import Tokenizing
@@ -56,8 +56,8 @@ class OpenAI:
     async def embeddings(self, request: Request) -> Response:
         """`POST /v1/embeddings`: a vector for each input."""
         body = await bodies.read(request, EmbeddingsBody, self.limits)
-        model = self.registry.embedding(body.model)
-        exchange_of(request.scope).model = model.card.name
+        model, exchange = self.registry.embedding(body.model), exchange_of(request.scope)
+        exchange.model = model.card.name
         width = model.card.embedding_dim
         if body.dimensions is not None and width is not None and body.dimensions > width:
             raise InvalidRequest(
@@ -66,38 +66,49 @@ class OpenAI:
             )
 
         async def run() -> Response:
-            inputs = await self.tokenizing.inputs(model, body.input, field="input")
-            vectors = await model.embed(inputs)
-            tokens = sum(map(len, inputs))
-            size = len(inputs) * (body.dimensions or vectors.shape[1]) * BYTES_PER_NUMBER
+            with exchange.timed("tokenize"):
+                inputs = await self.tokenizing.inputs(
+                    model, body.input, field="input", truncation=body.truncation
+                )
+            vectors = exchange.ran(await model.embed(inputs.token_ids))
+            size = len(vectors) * (body.dimensions or vectors.shape[1]) * BYTES_PER_NUMBER
             content = await self.offload.run(
-                size, embeddings_json, vectors, body=body, prompt_tokens=tokens
+                size, embeddings_json, vectors, body=body, inputs=inputs
             )
             return Response(content, media_type="application/json")
 
-        return await unless_disconnected(request.receive, run())
+        return await answered(request, run())
 
 
-def embeddings_json(vectors: Floats, *, body: EmbeddingsBody, prompt_tokens: int) -> bytes:
+def embeddings_json(vectors: Floats, *, body: EmbeddingsBody, inputs: Inputs) -> bytes:
     """The answer's JSON for `vectors` [N, D]. Raises `EngineFailure` unless all are finite."""
     if body.dimensions is not None:
-        vectors = vectors[:, : body.dimensions]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = unit(vectors[:, : body.dimensions])
     if not np.isfinite(vectors).all():
         raise EngineFailure(f"model {body.model!r} gave a vector that is not finite")
     vectors = np.ascontiguousarray(vectors, dtype="<f4")
     # orjson keeps the interpreter's lock while it writes: a row at a time lets the event loop in.
     rows = (
-        b'{"object":"embedding","index":%d,"embedding":%b}'
-        % (index, _vector_json(vector, body.encoding_format))
-        for index, vector in enumerate(vectors)
+        b'{"object":"embedding","index":%d,"embedding":%b%b}'
+        % (index, _vector_json(vector, body.encoding_format), _dropped_json(dropped))
+        for index, (vector, dropped) in enumerate(zip(vectors, inputs.dropped, strict=True))
     )
     return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
         b",".join(rows),
         orjson.dumps(body.model),
-        orjson.dumps({"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}),
+        orjson.dumps({"prompt_tokens": inputs.tokens, "total_tokens": inputs.tokens}),
     )
+
+
+def unit(vectors: Floats) -> Floats:
+    """Each of `vectors` [N, D] divided by its length; one of length zero is not finite then."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _dropped_json(dropped: int) -> bytes:
+    """What is said of a text that was cut; nothing of one that wasn't, as clients expect."""
+    return b',"truncated":true,"dropped_tokens":%d' % dropped if dropped else b""
 
 
 def _vector_json(vector: Floats, encoding_format: str) -> bytes:

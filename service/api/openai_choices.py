@@ -21,13 +21,24 @@ class Choice(Protocol):
 
 
 class CompletionChoice:
-    """A choice of `/v1/completions`. `prefix` is put before the text (`echo`)."""
+    """A choice of `/v1/completions`.
+
+    `prefix` is put before the text (`echo`), and `echoed`, its tokens, before the log probabilities
+    where they are wanted.
+    """
 
     def __init__(
-        self, index: int, tokenizer: Tokenizer, *, wants_logprobs: bool, prefix: str = ""
+        self,
+        index: int,
+        tokenizer: Tokenizer,
+        *,
+        wants_logprobs: bool,
+        prefix: str = "",
+        echoed: Sequence[int] = (),
     ) -> None:
         self._index = index
         self._prefix = prefix
+        self._first = echoed[:1]
         self._logprobs = CompletionLogprobs(tokenizer) if wants_logprobs else None
 
     def deltas(self, chunk: GenerationChunk) -> list[dict[str, Any]]:
@@ -40,10 +51,17 @@ class CompletionChoice:
     def whole(self, chunk: GenerationChunk) -> dict[str, Any]:
         """The text of `chunk`, after the prefix if this is the first."""
         prefix, self._prefix = self._prefix, ""
+        first, self._first = self._first, ()
+        # Nothing stands before a prompt's first token, so that it has no probability.
+        items = [
+            *(TokenLogprob(token_id, None) for token_id in first),
+            *chunk.prompt_logprobs,
+            *chunk.logprobs,
+        ]
         return {
             "index": self._index,
             "text": prefix + chunk.text,
-            "logprobs": self._logprobs.block(chunk.logprobs) if self._logprobs else None,
+            "logprobs": self._logprobs.block(items) if self._logprobs else None,
             "finish_reason": _value(chunk.finish_reason),
         }
 
@@ -100,7 +118,7 @@ class ChatChoice:
         top = [self._row(token_id, logprob) for token_id, logprob in item.top]
         return {**self._row(item.token_id, item.logprob), "top_logprobs": top}
 
-    def _row(self, token_id: int, logprob: float) -> dict[str, Any]:
+    def _row(self, token_id: int, logprob: float | None) -> dict[str, Any]:
         raw = self._tokenizer.token_bytes(token_id)
         return {"token": token_name(raw), "logprob": logprob, "bytes": list(raw)}
 
@@ -119,15 +137,17 @@ class CompletionLogprobs:
         offsets: list[int] = []
         for item in items:
             offsets.append(self._offset)
+            if self._tokenizer.is_special(item.token_id):
+                continue  # it has no text of its own
             self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(item.token_id)))
         return {
             "tokens": [self._name(item.token_id) for item in items],
             "token_logprobs": [item.logprob for item in items],
-            "top_logprobs": [self._top(item) for item in items],
+            "top_logprobs": [None if item.logprob is None else self._top(item) for item in items],
             "text_offset": offsets,
         }
 
-    def _top(self, item: TokenLogprob) -> dict[str, float]:
+    def _top(self, item: TokenLogprob) -> dict[str, float | None]:
         # The chosen token is always among them, as in OpenAI's answers.
         return {
             self._name(token_id): logprob

@@ -1,24 +1,37 @@
 """OpenAI's completions and chat completions, whole or streamed."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import bodies
-from service.api.exchange import exchange_of, unless_disconnected
+from service.api.exchange import answered, exchange_of
 from service.api.openai_choices import ChatChoice, Choice, CompletionChoice
 from service.api.openai_sampling import chat_sampling, completion_sampling, for_choice
 from service.api.openai_types import ChatBody, CompletionsBody, SamplingBody
 from service.api.responses import json_response
 from service.api.streaming import EventStream, Generations, event
 from service.errors import InvalidRequest
-from service.messages import GenerationChunk, GenerationModel, Sampling, TokenIds, join
+from service.messages import (
+    Followed,
+    GenerationChunk,
+    GenerationModel,
+    Sampling,
+    TokenIds,
+    join,
+)
+from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import TextInput, Tokenizing
+
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+MOST_PROMPT_SCORES = 2**16
+LARGE = 2**30
+"""Bytes: what is always done on a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,7 @@ class OpenAIGeneration:
 
     registry: Registry
     tokenizing: Tokenizing
+    offload: Offload
     limits: bodies.BodyLimits
     max_choices: int
     send_timeout_s: float
@@ -67,14 +81,22 @@ class OpenAIGeneration:
     async def completions(self, request: Request) -> Response:
         """`POST /v1/completions`: continuations of each prompt."""
         body = await bodies.read(request, CompletionsBody, self.limits)
-        if body.echo and body.logprobs is not None:
-            raise InvalidRequest("echo with logprobs is not supported; send one", field="echo")
         model = self._model(request, body)
-        prompts = await unless_disconnected(
-            request.receive, self.tokenizing.inputs(model, body.prompt, field="prompt")
-        )
+        scores_prompt = bool(body.echo) and body.logprobs is not None
+        if scores_prompt and model.card.generation.has_source:
+            raise InvalidRequest(
+                f"echo with logprobs: model {model.card.name!r} reads its prompt by an encoder, "
+                "which gives no probabilities; send one of them",
+                field="echo",
+            )
+        inputs = await answered(request, self.tokenizing.inputs(model, body.prompt, field="prompt"))
+        prompts = inputs.token_ids
         n = self._choices_of_a_prompt(body, len(prompts))
+        if scores_prompt:
+            require_few_scores(inputs.tokens * n * ((body.logprobs or 0) + 1))
         samplings = [completion_sampling(body, model, len(prompt)) for prompt in prompts]
+        schema = await self._schema(request, body, model, samplings[0])
+        samplings = [replace(sampling, schema=schema) for sampling in samplings]
         prefixes = _texts(body.prompt, prompts, model) if body.echo else [""] * len(prompts)
         job = Job(
             model=model,
@@ -86,6 +108,7 @@ class OpenAIGeneration:
                     model.tokenizer,
                     wants_logprobs=body.logprobs is not None,
                     prefix=prefix,
+                    echoed=prompts[prompt] if scores_prompt else (),
                 )
                 for prompt, prefix in enumerate(prefixes)
                 for choice in range(n)
@@ -105,11 +128,13 @@ class OpenAIGeneration:
             {"role": "system" if item.role == "developer" else item.role, "content": item.text}
             for item in body.messages
         ]
-        prompt = await unless_disconnected(
-            request.receive, self.tokenizing.conversation(model, messages, field="messages")
+        prompt = await answered(
+            request, self.tokenizing.conversation(model, messages, field="messages")
         )
         n = self._choices_of_a_prompt(body, 1)
         sampling = chat_sampling(body, model, len(prompt))
+        schema = await self._schema(request, body, model, sampling)
+        sampling = replace(sampling, schema=schema)
         job = Job(
             model=model,
             prompts=[prompt] * n,
@@ -127,6 +152,40 @@ class OpenAIGeneration:
         model = self.registry.generation(body.model)
         exchange_of(request.scope).model = model.card.name
         return model
+
+    async def _schema(
+        self, request: Request, body: SamplingBody, model: GenerationModel, sampling: Sampling
+    ) -> Followed | None:
+        """What the text has to follow, if the request says so."""
+        wanted = body.response_format
+        if wanted is None or wanted.type == "text":
+            return None
+        own = model.card.generation
+        if own.forced_first is not None or own.forced_last is not None:
+            raise InvalidRequest(
+                f"response_format {wanted.type}: model {model.card.name!r} begins or ends every "
+                "text with a token of its own, which no schema has; send text",
+                field="response_format",
+            )
+        against = {
+            "ignore_eos": sampling.ignore_eos,
+            "min_tokens": sampling.min_tokens > 0,
+            "use_beam_search": sampling.beams > 1,
+        }
+        for name in (name for name, is_asked in against.items() if is_asked):
+            raise InvalidRequest(
+                f"{name} is not supported with response_format {wanted.type}: JSON is chosen token "
+                "by token, and ends where it is complete",
+                field=name,
+            )
+        if wanted.type == "json_object":
+            definition, field = ANY_OBJECT, "response_format"
+        else:
+            definition = wanted.json_schema.definition
+            field = "response_format.json_schema.schema"
+        # The first one of a model also reads the vocabulary: never on the event loop.
+        compiling = self.offload.run(LARGE, model.schema, definition, field=field)
+        return await answered(request, compiling)
 
     def _choices_of_a_prompt(self, body: SamplingBody, prompts: int) -> int:
         n = body.n or 1
@@ -161,7 +220,17 @@ class OpenAIGeneration:
                 send_timeout_s=self.send_timeout_s,
             )
         async with generations:
-            return await unless_disconnected(request.receive, whole_answer(generations, job))
+            return await answered(request, whole_answer(generations, job))
+
+
+def require_few_scores(count: int) -> None:
+    """Raises unless an answer may have so many log probabilities of a prompt's tokens."""
+    if count > MOST_PROMPT_SCORES:
+        raise InvalidRequest(
+            f"echo with logprobs: the prompts' tokens, times n, times the tokens listed for each, "
+            f"are {count} log probabilities; at most {MOST_PROMPT_SCORES} are given in one answer",
+            field="logprobs",
+        )
 
 
 async def whole_answer(generations: Generations, job: Job) -> Response:

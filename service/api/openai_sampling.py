@@ -23,7 +23,8 @@ def completion_sampling(body: CompletionsBody, model: GenerationModel, prompt: i
     room = _room(model, prompt, "prompt")
     usual = room if model.card.generation.has_source else min(COMPLETION_MAX_TOKENS, room)
     max_tokens = usual if body.max_tokens is None else body.max_tokens
-    return _sampling(body, model, prompt, "max_tokens", max_tokens, body.logprobs)
+    found = _sampling(body, model, prompt, "max_tokens", max_tokens, body.logprobs)
+    return replace(found, prompt_logprobs=bool(body.echo) and body.logprobs is not None)
 
 
 def chat_sampling(body: ChatBody, model: GenerationModel, prompt: int) -> Sampling:

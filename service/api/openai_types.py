@@ -4,11 +4,12 @@ What this service can't do is a field that takes null alone, so that a client re
 it is. Checks over several fields, or that need the model, are where the request runs.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import Discriminator, Field, Tag
 
 from service.api.bodies import RequestBody
+from service.messages import Truncation
 
 INT64_MAX = 2**63 - 1
 
@@ -28,6 +29,11 @@ def _input_kind(value: object) -> str | None:
         return "<token id lists>"
     return None
 
+
+TRUNCATION: Any = Field(
+    Truncation.ERROR,
+    description="Which end of a text that is too long is dropped: left, right; error refuses it.",
+)
 
 # A body has room for millions of wrong items, and noting each would hold the event loop.
 STOP_AT_FIRST = Field(fail_fast=True)
@@ -73,6 +79,17 @@ StopStrings: TypeAlias = Annotated[
 ]
 
 
+TextOrTexts: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[list[str], STOP_AT_FIRST, Field(min_length=1), Tag("<list>")],
+    Discriminator(
+        _text_or_list,
+        custom_error_type="input_kind",
+        custom_error_message="accepted are a text, or a list of texts",
+    ),
+]
+
+
 class EmbeddingsBody(RequestBody):
     """`POST /v1/embeddings`."""
 
@@ -84,6 +101,7 @@ class EmbeddingsBody(RequestBody):
     dimensions: int | None = Field(
         None, ge=1, le=65536, description="Keep this many numbers and normalise again."
     )
+    truncation: Truncation = TRUNCATION
     user: str | None = Field(None, description="Accepted, without effect.")
 
 
@@ -94,9 +112,49 @@ class StreamOptions(RequestBody):
 
 
 class TextFormat(RequestBody):
-    """`response_format`: text alone."""
+    """`response_format`: any text."""
 
     type: Literal["text"]
+
+
+class ObjectFormat(RequestBody):
+    """`response_format`: a JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchema(RequestBody):
+    """A schema as OpenAI's clients send it."""
+
+    name: str | None = Field(None, max_length=256, description="Accepted, without effect.")
+    description: str | None = Field(None, description="Accepted, without effect.")
+    # `schema` is taken by pydantic's own models.
+    definition: dict[str, Any] = Field(alias="schema", description="The JSON schema.")
+    strict: bool | None = Field(None, description="Every schema is kept to, with and without.")
+
+
+class SchemaFormat(RequestBody):
+    """`response_format`: JSON that a schema accepts."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+def _format_kind(value: object) -> str | None:
+    kind = cast("dict[str, object]", value).get("type") if isinstance(value, dict) else None
+    return f"<{kind}>" if kind in ("text", "json_object", "json_schema") else None
+
+
+ResponseFormat: TypeAlias = Annotated[
+    Annotated[TextFormat, Tag("<text>")]
+    | Annotated[ObjectFormat, Tag("<json_object>")]
+    | Annotated[SchemaFormat, Tag("<json_schema>")],
+    Discriminator(
+        _format_kind,
+        custom_error_type="format_kind",
+        custom_error_message="its type is text, json_object or json_schema",
+    ),
+]
 
 
 class SamplingBody(RequestBody):
@@ -145,7 +203,9 @@ class SamplingBody(RequestBody):
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: TextFormat | None = None
+    response_format: ResponseFormat | None = Field(
+        None, description="Text, a JSON object, or JSON that a schema accepts."
+    )
     user: str | None = Field(None, description="Accepted, without effect.")
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.api.errors import INTERNAL_ERROR, answer_to, error_body
-from service.api.exchange import ClientLeft, exchange_of, unless_disconnected
+from service.api.exchange import ClientLeft, exchange_of, in_time, unless_disconnected
 from service.errors import AnatomyError
 from service.messages import Generation, GenerationChunk, GenerationModel, Sampling, TokenIds
 
@@ -117,7 +117,9 @@ class EventStream(Response):
     async def _send_events(self, events: AsyncIterator[bytes], scope: Scope, send: Send) -> None:
         has_started = False
         try:
-            async for data in events:
+            # Only what comes before the answer has begun has a deadline.
+            data = await in_time(anext(events, None), exchange_of(scope).deadline)
+            while data is not None:
                 if not has_started:
                     await send(
                         {
@@ -128,6 +130,7 @@ class EventStream(Response):
                     )
                     has_started = True
                 await self._send(data, send)
+                data = await anext(events, None)
             await self._send(DONE, send)
         except ClientLeft:
             raise

@@ -4,6 +4,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.metrics import Metrics
+from tests.support.fakes import FakeGenerationModel
 from tests.support.service import client_of, served
 
 
@@ -81,3 +82,33 @@ async def test_labels_are_templates_and_served_names_alone() -> None:
         'anatomy_requests_total{model_name="embedder",route="/v1/embeddings",status="200"}',
     ]
     assert 'anatomy_refusals_total{reason="model_not_found"} 40.0' in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "header"), [(0.05, None), (None, "0.05"), (60, "0.05"), (0.05, "60")]
+)
+async def test_a_request_past_its_deadline_is_dropped_and_told(
+    setting: float | None, header: str | None
+) -> None:
+    model = FakeGenerationModel(pause_s=5.0)
+    async with client_of(served(generator=model, request_timeout_s=setting)) as client:
+        answer = await client.post(
+            "/v1/completions",
+            json={"model": "generator", "prompt": "a"},
+            headers={"x-request-timeout": header} if header else {},
+        )
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "deadline_exceeded"
+    assert "within 0.05 s" in answer.json()["error"]["message"]
+    assert model.started[0].is_closed
+
+
+@pytest.mark.parametrize("header", ["-1", "0", "soon", "1e3", "", "nan"])
+async def test_a_deadline_that_is_no_number_of_seconds_is_none(header: str) -> None:
+    async with client_of(served()) as client:
+        answer = await client.post(
+            "/v1/embeddings",
+            json={"model": "embedder", "input": "a"},
+            headers={"x-request-timeout": header},
+        )
+    assert answer.status_code == 200

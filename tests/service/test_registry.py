@@ -2,7 +2,12 @@ import pytest
 
 from service.errors import NotReady, UnknownModel
 from service.registry import Registry
-from tests.support.fakes import FakeClassificationModel, FakeEmbeddingModel, FakeGenerationModel
+from tests.support.fakes import (
+    FakeClassificationModel,
+    FakeEmbeddingModel,
+    FakeGenerationModel,
+    FakeRanker,
+)
 
 
 def ready_registry(*names: str) -> Registry:
@@ -30,6 +35,17 @@ def test_a_model_of_another_task_is_told_apart() -> None:
     registry.add_generation(FakeGenerationModel("writer"))
     with pytest.raises(UnknownModel, match="served for generate, not embed"):
         registry.embedding("writer")
+
+
+def test_what_ranks_comes_before_what_embeds() -> None:
+    registry = ready_registry("one", "two")
+    registry.add_classification(FakeClassificationModel())
+    assert registry.ranker().card.name == "one"
+    assert registry.ranker("two").card.name == "two"
+    registry.add_classification(FakeRanker())
+    assert registry.ranker().card.name == "ranker"
+    with pytest.raises(UnknownModel, match="'classifier' is served for classify, not embed"):
+        registry.ranker("classifier")
 
 
 def test_a_task_without_models_has_no_default() -> None:

@@ -50,7 +50,9 @@ def watched_model() -> tuple[FakeEmbeddingModel, WatchedTokenizer]:
 async def test_each_kind_of_input_becomes_token_ids(
     tokenizing: Tokenizing, value: TextInput, expected: list[list[int]]
 ) -> None:
-    assert await tokenizing.inputs(FakeEmbeddingModel(), value, field="input") == expected
+    found = await tokenizing.inputs(FakeEmbeddingModel(), value, field="input")
+    assert found.token_ids == expected
+    assert found.dropped == [0] * len(expected)
 
 
 async def test_a_large_text_is_encoded_off_the_event_loop(tokenizing: Tokenizing) -> None:
@@ -82,7 +84,8 @@ async def test_too_many_items_are_refused(tokenizing: Tokenizing) -> None:
 
 async def test_a_list_of_token_ids_is_one_item_however_long(tokenizing: Tokenizing) -> None:
     ids = [1] * 20
-    assert await tokenizing.inputs(FakeEmbeddingModel(), ids, field="input") == [ids]
+    found = await tokenizing.inputs(FakeEmbeddingModel(), ids, field="input")
+    assert found.token_ids == [ids]
 
 
 async def test_a_text_that_the_tokenizer_refuses_is_named(tokenizing: Tokenizing) -> None:

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 
+from tests.support.fakes import FakeEmbeddingModel
 from tests.support.service import NOW_S, client_of, served
 
 
@@ -25,3 +27,74 @@ async def test_without_a_model_the_default_classifier_answers() -> None:
     async with client_of(served()) as client:
         answer = await client.post("/classify", json={"input": "a"})
     assert answer.json()["model"] == "classifier"
+
+
+async def test_labels_are_listed_by_number_and_by_probability() -> None:
+    async with client_of(served()) as client:
+        body = {"input": "a", "top_k": 2}
+        several = (await client.post("/v1/classify", json=body)).json()["data"][0]
+        body = {"input": "a", "threshold": 0.5}
+        likely = (await client.post("/v1/classify", json=body)).json()["data"][0]
+    assert several["labels"] == [
+        {"label": "verb", "score": 0.75},
+        {"label": "noun", "score": 0.125},
+    ]
+    assert likely["labels"] == [{"label": "verb", "score": 0.75}]
+
+
+async def test_raw_scores_are_the_heads_own() -> None:
+    async with client_of(served()) as client:
+        body: dict[str, object] = {"input": "a", "raw_scores": True}
+        answer = (await client.post("/v1/classify", json=body)).json()["data"][0]
+        refused = await client.post("/v1/classify", json=body | {"threshold": 0.5})
+    assert answer["scores"] == [1.0, 6.0, 1.0]
+    assert "probs" not in answer
+    assert refused.json()["error"]["param"] == "threshold"
+
+
+async def test_a_text_that_is_too_long_is_cut_when_asked_and_the_answer_says_so() -> None:
+    async with client_of(served()) as client:
+        body = {"input": ["a", "a" * 100], "truncation": "right"}
+        data = (await client.post("/v1/classify", json=body)).json()["data"]
+    assert "truncated" not in data[0]
+    assert (data[1]["truncated"], data[1]["dropped_tokens"]) == (True, 37)
+
+
+async def test_given_labels_are_compared_with_the_text_by_an_embedding_model() -> None:
+    labels = ["about x", "about y"]
+    async with client_of(served()) as client:
+        body = {"input": "about y", "labels": ["x", "y"], "hypothesis_template": "about {}"}
+        answer = (await client.post("/v1/classify", json=body)).json()
+        raw = (await client.post("/v1/classify", json=body | {"raw_scores": True})).json()
+    assert answer["model"] == "embedder"
+    assert answer["data"][0]["label"] == "y"
+    model = FakeEmbeddingModel()
+    vectors = [model.vector(model.tokenizer.encode(text)) for text in ("about y", *labels)]
+    cosines = np.array([vectors[0] @ vector for vector in vectors[1:]])
+    np.testing.assert_allclose(raw["data"][0]["scores"], cosines, rtol=1e-5)
+    expected = np.exp(20 * cosines) / np.exp(20 * cosines).sum()
+    np.testing.assert_allclose(answer["data"][0]["probs"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"labels": ["x"]}, "labels"),
+        ({"labels": ["x", ""]}, "labels[1]"),
+        ({"labels": ["x", "y"], "hypothesis_template": "no place"}, "hypothesis_template"),
+        ({"labels": ["x", "y"], "hypothesis_template": "{} {}"}, "hypothesis_template"),
+        ({"labels": ["x", "y"], "hypothesis_template": "{}" + "a" * 1024}, "hypothesis_template"),
+        ({"hypothesis_template": "a {}"}, "hypothesis_template"),
+        ({"labels": ["x"] * 2049}, "labels"),
+        ({"labels": ["x"] * 2048, "input": ["a"] * 129}, "labels"),
+        ({"top_k": 0}, "top_k"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"truncation": "middle"}, "truncation"),
+    ],
+    ids=str,
+)
+async def test_bad_fields_are_refused_by_name(change: dict[str, object], param: str) -> None:
+    async with client_of(served()) as client:
+        answer = await client.post("/v1/classify", json={"input": "a"} | change)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param

@@ -5,7 +5,7 @@ import openai
 import pytest
 
 from service.messages import Sampling
-from tests.support.fakes import BEGIN_ID, FakeEmbeddingModel, FakeGenerationModel
+from tests.support.fakes import BEGIN_ID, FakeEmbeddingModel, FakeGenerationModel, FakeSchema
 from tests.support.service import NOW_S, client_of, openai_of, served
 
 
@@ -277,3 +277,142 @@ async def test_a_name_with_a_slash_is_found() -> None:
     async with client_of(app) as client:
         for path in ("/v1/models/hf:org/name", "/v1/models/hf%3Aorg%2Fname"):
             assert (await client.get(path)).json()["id"] == "hf:org/name"
+
+
+@pytest.mark.parametrize(("side", "kept"), [("right", "a" * 63), ("left", "b" * 63)])
+async def test_a_text_that_is_too_long_is_cut_when_asked_and_its_item_says_so(
+    side: str, kept: str
+) -> None:
+    body = {"model": "embedder", "input": ["one", "a" * 100 + "b" * 100]}
+    async with client_of(served()) as client:
+        refused = await client.post("/v1/embeddings", json=body)
+        cut = (await client.post("/v1/embeddings", json=body | {"truncation": side})).json()
+        same = (await client.post("/v1/embeddings", json=body | {"input": kept})).json()
+    assert refused.json()["error"]["param"] == "input[1]"
+    assert "truncated" not in cut["data"][0]
+    assert (cut["data"][1]["truncated"], cut["data"][1]["dropped_tokens"]) == (True, 137)
+    assert cut["data"][1]["embedding"] == same["data"][0]["embedding"]
+    assert cut["usage"]["prompt_tokens"] == 4 + 64
+
+
+async def test_an_answer_tells_what_took_how_long() -> None:
+    async with client_of(served()) as client:
+        body = {"model": "embedder", "input": "one"}
+        answer = await client.post("/v1/embeddings", json=body)
+    parts = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+    assert parts.keys() == {"tokenize", "queue", "run"}
+    assert (float(parts["queue"]), float(parts["run"])) == (2.0, 3.0)
+
+
+async def test_an_echoed_prompt_has_log_probabilities_too_but_for_its_first_token() -> None:
+    async with openai_of(served(generator=FakeGenerationModel(script=("x",)))) as client:
+        answer = await client.completions.create(
+            model="generator", prompt=[*b"abc"], echo=True, logprobs=1, max_tokens=1
+        )
+    (choice,) = answer.choices
+    assert choice.text == "abcx"
+    found = choice.logprobs
+    assert found is not None
+    assert found.tokens == ["a", "b", "c", "x"]
+    assert found.token_logprobs == [None, -2.0, -2.0, -0.5]
+    assert found.top_logprobs is not None
+    assert found.top_logprobs[0] is None
+    assert found.top_logprobs[1] == {"b": -2.0}
+    assert found.text_offset == [0, 1, 2, 3]
+
+
+async def test_a_special_token_takes_no_room_in_the_text() -> None:
+    async with openai_of(served(generator=FakeGenerationModel(script=("x",)))) as client:
+        answer = await client.completions.create(
+            model="generator", prompt="ab", echo=True, logprobs=0, max_tokens=1
+        )
+    found = answer.choices[0].logprobs
+    assert found is not None
+    assert answer.choices[0].text == "abx"
+    assert found.text_offset == [0, 0, 1, 2]
+
+
+async def test_a_streamed_echo_has_them_in_its_first_event() -> None:
+    async with openai_of(served()) as client:
+        stream = await client.completions.create(
+            model="generator", prompt=[*b"ab"], echo=True, logprobs=0, stream=True
+        )
+        chunks = [chunk async for chunk in stream]
+    first = chunks[0].choices[0]
+    assert first.text == "abHello"
+    assert first.logprobs is not None
+    assert first.logprobs.token_logprobs == [None, -2.0, *[-0.5] * 5]
+    blocks = [chunk.choices[0].logprobs for chunk in chunks]
+    tokens = [token for block in blocks if block for token in block.tokens or ()]
+    assert tokens == [*"abHello, world"]
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "definition"),
+    [
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}, SCHEMA),
+    ],
+)
+@pytest.mark.parametrize("route", ["completions", "chat/completions"])
+async def test_a_schema_reaches_the_engine(
+    route: str, wanted: dict[str, object], definition: dict[str, object]
+) -> None:
+    model = FakeGenerationModel()
+    body: dict[str, object] = {"model": "generator", "response_format": wanted}
+    body |= (
+        {"prompt": "a"}
+        if route == "completions"
+        else {"messages": [{"role": "user", "content": "a"}]}
+    )
+    async with client_of(served(generator=model)) as client:
+        answer = await client.post(f"/v1/{route}", json=body)
+    assert answer.status_code == 200, answer.text
+    assert model.started[0].sampling.schema == FakeSchema(definition)
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"ignore_eos": True}, "ignore_eos"),
+        ({"min_tokens": 2}, "min_tokens"),
+        ({"use_beam_search": True, "best_of": 2}, "use_beam_search"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema.schema",
+        ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"impossible": 1}},
+                }
+            },
+            "response_format.json_schema.schema",
+        ),
+    ],
+    ids=str,
+)
+async def test_what_doesnt_go_with_a_schema_is_refused_by_name(
+    change: dict[str, object], param: str
+) -> None:
+    body = {"model": "generator", "prompt": "a", "response_format": {"type": "json_object"}}
+    async with client_of(served()) as client:
+        answer = await client.post("/v1/completions", json=body | change)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+async def test_log_probabilities_of_prompts_have_a_bound() -> None:
+    async with client_of(served(generator=FakeGenerationModel(max_tokens=2048))) as client:
+        body = {"model": "generator", "prompt": [97] * 2000, "echo": True, "max_tokens": 1}
+        fine = await client.post("/v1/completions", json=body | {"logprobs": 1, "n": 16})
+        refused = await client.post("/v1/completions", json=body | {"logprobs": 2, "n": 16})
+    assert fine.status_code == 200
+    assert refused.json()["error"]["param"] == "logprobs"
+    assert "96000 log probabilities" in refused.json()["error"]["message"]

@@ -1,0 +1,496 @@
+"""The dialect of text-embeddings-inference: its routes, headers and errors.
+
+Its routes name no model: each is answered by the service's default for the task.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Discriminator, Field, Tag
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.api import bodies
+from service.api.classify import ranked
+from service.api.exchange import Dialect, Exchange, answered, exchange_of
+from service.api.openai import unit
+from service.api.openai_types import STOP_AT_FIRST, TextOrTexts, Texts
+from service.api.ranking import Comparing, Names
+from service.api.responses import BYTES_PER_NUMBER, json_response, rows_json
+from service.errors import EngineFailure, InvalidRequest
+from service.messages import EmbeddingModel, Floats, Inputs, ServedModel, Task, Truncation
+from service.offload import Offload
+from service.registry import Registry
+from service.tokenizing import TextInput, Tokenizing, byte_count, require_known_ids
+
+Direction = Literal["Left", "Right", "left", "right"]
+DIRECTIONS = {"left": Truncation.LEFT, "right": Truncation.RIGHT}
+
+Ids = Annotated[list[int], STOP_AT_FIRST]
+TextOrPair = Annotated[list[str], STOP_AT_FIRST, Field(min_length=1, max_length=2)]
+
+
+def _predict_kind(value: object) -> str | None:
+    first = value[0] if isinstance(value, list) and value else None  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, str):
+        return "<text>"
+    if isinstance(first, str):
+        return "<pair>"
+    return "<items>" if isinstance(first, list) else None
+
+
+def _ids_kind(value: object) -> str | None:
+    first = value[0] if isinstance(value, list) and value else None  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(first, list):
+        return "<lists>"
+    return "<ids>" if isinstance(value, list) else None
+
+
+class Truncating(bodies.RequestBody):
+    """What becomes of texts that are too long."""
+
+    truncate: bool | None = Field(None, description="Cut texts that are too long.")
+    truncation_direction: Direction = Field("Right", description="Which end is dropped.")
+
+    @property
+    def truncation(self) -> Truncation:
+        """The same as one value."""
+        return DIRECTIONS[self.truncation_direction.lower()] if self.truncate else Truncation.ERROR
+
+
+class EmbedBody(Truncating):
+    """`POST /embed`."""
+
+    inputs: Texts
+    normalize: bool = Field(True, description="Divide each vector by its length.")
+    prompt_name: str | None = Field(None, description="Which of the model's prompts goes first.")
+    dimensions: int | None = Field(None, ge=1, le=65536, description="Keep this many numbers.")
+
+
+class EmbedAllBody(Truncating):
+    """`POST /embed_all`."""
+
+    inputs: Texts
+    prompt_name: str | None = Field(None, description="Which of the model's prompts goes first.")
+
+
+class PredictBody(Truncating):
+    """`POST /predict`: a text, a pair of texts, or a list of lists of one or two."""
+
+    inputs: Annotated[
+        Annotated[str, Tag("<text>")]
+        | Annotated[TextOrPair, Tag("<pair>")]
+        | Annotated[list[TextOrPair], STOP_AT_FIRST, Tag("<items>")],
+        Discriminator(
+            _predict_kind,
+            custom_error_type="input_kind",
+            custom_error_message="accepted are a text, a list of one or two texts, or a list of "
+            "such lists",
+        ),
+    ]
+    raw_scores: bool = Field(False, description="The head's own scores, not probabilities.")
+
+
+class RerankBody(Truncating):
+    """`POST /rerank`."""
+
+    query: str = Field(min_length=1)
+    texts: Annotated[list[str], STOP_AT_FIRST, Field(min_length=1)]
+    raw_scores: bool = Field(False, description="The head's own scores, not probabilities.")
+    return_text: bool = Field(False, description="Repeat the texts in the results.")
+
+
+class Sentences(bodies.RequestBody):
+    """A sentence, and those that it is compared with."""
+
+    source_sentence: str = Field(min_length=1)
+    sentences: Annotated[list[str], STOP_AT_FIRST, Field(min_length=1)]
+
+
+class SimilarityParameters(Truncating):
+    """How the sentences of `/similarity` are read."""
+
+    prompt_name: str | None = None
+
+
+class SimilarityBody(bodies.RequestBody):
+    """`POST /similarity`."""
+
+    inputs: Sentences
+    parameters: SimilarityParameters | None = None
+
+
+class TokenizeBody(bodies.RequestBody):
+    """`POST /tokenize`."""
+
+    inputs: TextOrTexts
+    add_special_tokens: bool = Field(True, description="With those that frame a text.")
+    prompt_name: str | None = None
+
+
+class DecodeBody(bodies.RequestBody):
+    """`POST /decode`."""
+
+    ids: Annotated[
+        Annotated[Ids, Tag("<ids>")] | Annotated[list[Ids], STOP_AT_FIRST, Tag("<lists>")],
+        Discriminator(
+            _ids_kind,
+            custom_error_type="input_kind",
+            custom_error_message="accepted are a list of token ids, or a list of such lists",
+        ),
+    ]
+    skip_special_tokens: bool = True
+
+
+PATHS = (
+    "/embed", "/embed_all", "/predict", "/rerank", "/similarity", "/tokenize", "/decode",
+)  # fmt: skip
+"""The routes whose errors are told in this dialect, whatever refuses the request."""
+MOST_NUMBERS = 2**22
+"""Of an answer of `/embed_all`, 50 MB of JSON."""
+MOST_TOKENS = 2**18
+"""Of a request that is only tokenized, or decoded."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class TextEmbeddingsInference:
+    """Handlers of these routes over the models of a registry."""
+
+    registry: Registry
+    tokenizing: Tokenizing
+    offload: Offload
+    limits: bodies.BodyLimits
+
+    def routes(self) -> list[Route]:
+        """The routes that this dialect answers; errors are told in its own shape."""
+        handlers: dict[str, Handler] = {
+            "/": self.dispatch,
+            "/embed": self.embed,
+            "/embed_all": self.embed_all,
+            "/predict": self.predict,
+            "/rerank": self.rerank,
+            "/similarity": self.similarity,
+            "/tokenize": self.tokenize,
+            "/decode": self.decode,
+        }
+        return [
+            Route(path, self.in_this_dialect(handler), methods=["POST"])
+            for path, handler in handlers.items()
+        ]
+
+    def in_this_dialect(self, handler: Handler) -> Handler:
+        """`handler`, whose errors have this dialect's shape and whose answers its headers."""
+
+        async def handle(request: Request) -> Response:
+            exchange = exchange_of(request.scope)
+            exchange.dialect = Dialect.TEI
+            began = time.perf_counter()
+            response = await handler(request)
+            response.headers["x-compute-type"] = self.registry.first().card.provider
+            response.headers.update(compute_headers(exchange, time.perf_counter() - began))
+            return response
+
+        return handle
+
+    async def dispatch(self, request: Request) -> Response:
+        """`POST /`: what the default model is for."""
+        self.registry.require_ready()
+        cards = self.registry.cards()
+        if any(card.task is Task.EMBED for card in cards):
+            return await self.embed(request)
+        if any(card.ranks for card in cards):
+            return await self.rerank(request)
+        return await self.predict(request)
+
+    async def embed(self, request: Request) -> Response:
+        """`POST /embed`: a vector for each input, even for a single one."""
+        body = await bodies.read(request, EmbedBody, self.limits)
+        model, exchange = self._embedder(request), exchange_of(request.scope)
+        width = model.card.embedding_dim or 0
+        if body.dimensions is not None and body.dimensions > width:
+            raise InvalidRequest(
+                f"dimensions: {body.dimensions} is not accepted; the vectors have {width}",
+                field="dimensions",
+            )
+
+        async def run() -> Response:
+            inputs = await self._inputs(model, body, exchange)
+            vectors = exchange.ran(await model.embed(inputs.token_ids))[:, : body.dimensions]
+            if body.normalize:
+                vectors = unit(vectors)
+            return await self._answer(vectors, inputs, body.inputs, exchange)
+
+        return await answered(request, run())
+
+    async def embed_all(self, request: Request) -> Response:
+        """`POST /embed_all`: a vector for each token of each input."""
+        body = await bodies.read(request, EmbedAllBody, self.limits)
+        model, exchange = self._embedder(request), exchange_of(request.scope)
+
+        async def run() -> Response:
+            inputs = await self._inputs(model, body, exchange)
+            numbers = inputs.tokens * (model.card.embedding_dim or 1)
+            if numbers > MOST_NUMBERS:
+                raise InvalidRequest(
+                    f"inputs: {inputs.tokens} tokens have {numbers} numbers; at most "
+                    f"{MOST_NUMBERS} are given in one answer",
+                    field="inputs",
+                )
+            found = exchange.ran(await model.embed_tokens(inputs.token_ids))
+            return await self._answer(found, inputs, body.inputs, exchange)
+
+        return await answered(request, run())
+
+    async def predict(self, request: Request) -> Response:
+        """`POST /predict`: the scores of all labels, the highest first."""
+        body = await bodies.read(request, PredictBody, self.limits)
+        model, exchange = self.registry.classification(), exchange_of(request.scope)
+        exchange.model = model.card.name
+        items, is_nested = items_of(body.inputs)
+        self.tokenizing.require_count(len(items), field="inputs")
+        fields = [f"inputs[{place}]" if is_nested else "inputs" for place in range(len(items))]
+        paired = [item for item in items if len(item) == 2]
+        if paired and len(paired) != len(items):
+            raise InvalidRequest(
+                "inputs: all are pairs, or none is; send two requests", field="inputs"
+            )
+
+        async def run() -> Response:
+            with exchange.timed("tokenize"):
+                if paired:
+                    pairs = [(item[0], item[1]) for item in items]
+                    inputs = await self.tokenizing.pairs(
+                        model,
+                        pairs,
+                        fields=[(f"{field}[0]", f"{field}[1]") for field in fields],
+                        truncation=body.truncation,
+                    )
+                else:
+                    texts = [item[0] for item in items]
+                    inputs = await self.tokenizing.texts(
+                        model, texts, fields=fields, truncation=body.truncation
+                    )
+            scores = exchange.ran(await model.classify(inputs, raw=body.raw_scores))
+            note_compute(exchange, inputs, characters_of(items))
+
+            def write() -> Response:
+                require_finite(scores, model.card.name)
+                labels = model.card.labels
+                found = [
+                    [{"score": float(row[place]), "label": labels[place]} for place in ranked(row)]
+                    for row in scores
+                ]
+                return json_response(found if is_nested else found[0])
+
+            return await self.offload.run(scores.size * BYTES_PER_NUMBER, write)
+
+        return await answered(request, run())
+
+    async def rerank(self, request: Request) -> Response:
+        """`POST /rerank`: texts by how relevant they are to a query, the most relevant first."""
+        body = await bodies.read(request, RerankBody, self.limits)
+        exchange = exchange_of(request.scope)
+        self.tokenizing.require_count(len(body.texts), field="texts")
+        names = Names(lambda _: "query", lambda place: f"texts[{place}]")
+        work = Comparing(self.registry, self.tokenizing).compare(
+            None,
+            [(body.query, text) for text in body.texts],
+            exchange,
+            names,
+            truncation=body.truncation,
+            raw=body.raw_scores,
+        )
+        found = await answered(request, work)
+        exchange.compute = {
+            "characters": len(body.query) + sum(map(len, body.texts)),
+            "tokens": found.tokens,
+        }
+        return json_response(
+            [
+                {"index": place, "score": float(found.scores[place])}
+                | ({"text": body.texts[place]} if body.return_text else {})
+                for place in ranked(found.scores)
+            ]
+        )
+
+    async def similarity(self, request: Request) -> Response:
+        """`POST /similarity`: the cosine of a sentence and each of others."""
+        body = await bodies.read(request, SimilarityBody, self.limits)
+        model, exchange = self._embedder(request), exchange_of(request.scope)
+        self.tokenizing.require_count(len(body.inputs.sentences), field="inputs.sentences")
+        texts = [body.inputs.source_sentence, *body.inputs.sentences]
+        fields = ["inputs.source_sentence"]
+        fields += [f"inputs.sentences[{place}]" for place in range(len(texts) - 1)]
+        wanted = body.parameters
+        prompt = prompt_of(model, wanted.prompt_name if wanted else None)
+        truncation = wanted.truncation if wanted else Truncation.ERROR
+
+        async def run() -> Response:
+            with exchange.timed("tokenize"):
+                inputs = await self.tokenizing.texts(
+                    model, texts, fields=fields, truncation=truncation, prompt=prompt
+                )
+            vectors = unit(exchange.ran(await model.embed(inputs.token_ids)))
+            require_finite(vectors, model.card.name)
+            note_compute(exchange, inputs, sum(map(len, texts)))
+            return json_response((vectors[1:] @ vectors[0]).tolist())
+
+        return await answered(request, run())
+
+    async def tokenize(self, request: Request) -> Response:
+        """`POST /tokenize`: the tokens of each text, with their places in it."""
+        body = await bodies.read(request, TokenizeBody, self.limits)
+        served = self.registry.first()
+        exchange_of(request.scope).model = served.card.name
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        prompt = prompt_of(served, body.prompt_name)
+
+        self.tokenizing.require_count(len(texts), field="inputs")
+        # A token has a byte at least.
+        require_at_most(sum(map(byte_count, texts)), "bytes", field="inputs")
+
+        def spans() -> Response:
+            return json_response(
+                [
+                    [
+                        {
+                            "id": span.token_id,
+                            "text": span.text,
+                            "special": span.special,
+                            "start": span.start,
+                            "stop": span.stop,
+                        }
+                        for span in served.tokenizer.spans(
+                            prompt + text, special_tokens=body.add_special_tokens
+                        )
+                    ]
+                    for text in texts
+                ]
+            )
+
+        return await answered(request, self.offload.run(sum(map(byte_count, texts)), spans))
+
+    async def decode(self, request: Request) -> Response:
+        """`POST /decode`: the text of each list of token ids."""
+        body = await bodies.read(request, DecodeBody, self.limits)
+        served = self.registry.first()
+        exchange_of(request.scope).model = served.card.name
+        lists = [ids for ids in body.ids if isinstance(ids, list)]
+        alone = [number for number in body.ids if isinstance(number, int)]
+        fields = [f"ids[{place}]" for place in range(len(lists))] or ["ids"]
+        lists = lists or [alone]
+        self.tokenizing.require_count(len(lists), field="ids")
+        count = sum(map(len, lists))
+        require_at_most(count, "ids", field="ids")
+
+        def decode() -> Response:
+            for ids, name in zip(lists, fields, strict=True):
+                require_known_ids(ids, served.tokenizer, field=name)
+            skip = body.skip_special_tokens
+            return json_response(
+                [served.tokenizer.decode(ids, skip_special_tokens=skip) for ids in lists]
+            )
+
+        return await answered(request, self.offload.run(count * BYTES_PER_NUMBER, decode))
+
+    def _embedder(self, request: Request) -> EmbeddingModel:
+        model = self.registry.embedding()
+        exchange_of(request.scope).model = model.card.name
+        return model
+
+    async def _inputs(
+        self, model: EmbeddingModel, body: EmbedBody | EmbedAllBody, exchange: Exchange
+    ) -> Inputs:
+        prompt = prompt_of(model, body.prompt_name)
+        with exchange.timed("tokenize"):
+            return await self.tokenizing.inputs(
+                model, body.inputs, field="inputs", truncation=body.truncation, prompt=prompt
+            )
+
+    async def _answer(
+        self,
+        found: Floats | list[Floats],
+        inputs: Inputs,
+        given: TextInput,
+        exchange: Exchange,
+    ) -> Response:
+        """Rows [N, D], or [T, D] of each input, as JSON."""
+        texts = [given] if isinstance(given, str) else given
+        note_compute(exchange, inputs, sum(len(text) for text in texts if isinstance(text, str)))
+        size = sum(row.size for row in found) * BYTES_PER_NUMBER
+
+        def write() -> Response:
+            require_finite(found, exchange.model)
+            return Response(rows_json(found), media_type="application/json")
+
+        return await self.offload.run(size, write)
+
+
+def compute_headers(exchange: Exchange, total_s: float) -> dict[str, str]:
+    """What a request took, in whole milliseconds, and how much of it there was."""
+    timings = exchange.timings
+    seconds = {
+        "x-compute-time": total_s,
+        "x-total-time": total_s,
+        "x-tokenization-time": timings.get("tokenize", 0.0),
+        "x-queue-time": timings.get("queue", 0.0),
+        "x-inference-time": timings.get("run", 0.0),
+    }
+    headers = {name: str(round(value * 1000)) for name, value in seconds.items()}
+    counts = {f"x-compute-{what}": str(count) for what, count in exchange.compute.items()}
+    return headers | counts
+
+
+def note_compute(exchange: Exchange, inputs: Inputs, characters: int) -> None:
+    """How much was read, for the headers."""
+    exchange.compute = {"characters": characters, "tokens": inputs.tokens}
+
+
+def items_of(inputs: str | list[str] | list[list[str]]) -> tuple[list[list[str]], bool]:
+    """Texts and pairs to predict on, and whether they came as a list of them."""
+    if isinstance(inputs, str):
+        return [[inputs]], False
+    texts = [item for item in inputs if isinstance(item, str)]
+    if texts:
+        return [texts], False
+    return [item for item in inputs if isinstance(item, list)], True
+
+
+def characters_of(items: list[list[str]]) -> int:
+    """Of all texts together."""
+    return sum(len(text) for item in items for text in item)
+
+
+def require_at_most(count: int, what: str, *, field: str) -> None:
+    """Raises unless a request that only the tokenizer answers may have so many."""
+    if count > MOST_TOKENS:
+        raise InvalidRequest(
+            f"{field} has {count} {what}; at most {MOST_TOKENS} are accepted in one request",
+            field=field,
+        )
+
+
+def prompt_of(model: ServedModel, name: str | None) -> str:
+    """The prompt of that name; the model's own for None. Raises `InvalidRequest`."""
+    card = model.card
+    if name is None:
+        return card.prompt
+    if name not in card.prompts:
+        accepted = ", ".join(sorted(card.prompts)) or "none, the model has no prompts"
+        raise InvalidRequest(
+            f"prompt_name: {name[:60]!r} is not accepted; accepted: {accepted}",
+            field="prompt_name",
+        )
+    return card.prompts[name]
+
+
+def require_finite(found: Floats | list[Floats], model: str) -> None:
+    """Raises `EngineFailure` unless every number is finite."""
+    if not all(np.isfinite(row).all() for row in found):
+        raise EngineFailure(f"model {model!r} gave a vector that is not finite")
