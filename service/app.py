@@ -20,7 +20,6 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api import tei
 from service.api.bodies import BodyLimits
 from service.api.classify import Classify
 from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error, on_http_error
@@ -30,6 +29,7 @@ from service.api.openai import OpenAI
 from service.api.openai_generation import OpenAIGeneration
 from service.api.operations import Operations
 from service.api.ranking import Ranking
+from service.api.tei import TextEmbeddingsInference
 from service.errors import AnatomyError
 from service.metrics import Metrics
 from service.offload import Offload
@@ -39,6 +39,8 @@ from service.tokenizing import Tokenizing
 
 CLIENT_LEFT = 499
 UNMATCHED = "unmatched"
+SHARED = "/"
+"""The path that two dialects have, each with a method of its own."""
 # What is safe in a header, a log line and an answer's id.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -86,20 +88,21 @@ def create_app(
         finally:
             offload.close()
 
+    theirs = TextEmbeddingsInference(registry, tokenizing, offload, limits).routes()
     app = Starlette(
         routes=[
             *Operations(registry, settings, metrics).routes(),
             *OpenAI(registry, tokenizing, offload, limits, generation).routes(),
             *Classify(registry, tokenizing, offload, limits, now).routes(),
             *Ranking(registry, tokenizing, offload, limits, now).routes(),
-            *tei.TextEmbeddingsInference(registry, tokenizing, offload, limits).routes(),
+            *theirs,
         ],
         middleware=[
             Middleware(
                 RequestBoundary,
                 metrics=metrics,
                 timeout_s=settings.request_timeout_s,
-                dialects=dict.fromkeys(tei.PATHS, Dialect.TEI),
+                dialects={route.path: Dialect.TEI for route in theirs if route.path != SHARED},
             ),
             *guards(settings),
         ],

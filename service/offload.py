@@ -32,6 +32,15 @@ class Offload:
         """The result of `work`, which reads or writes about `size_bytes`."""
         if size_bytes <= self._inline_bytes:
             return work(*args, **kwargs)
+        return await self.apart(work, *args, **kwargs)
+
+    async def apart(
+        self,
+        work: Callable[Arguments, Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """The result of `work`, which is long whatever it reads: always on a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, lambda: work(*args, **kwargs))
 

@@ -13,11 +13,10 @@ from starlette.routing import Route
 
 from service.api import bodies
 from service.api.exchange import Exchange, answered, exchange_of
-from service.api.openai import unit
 from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, ModelName, Texts
-from service.api.responses import BYTES_PER_NUMBER
-from service.engines.pooling import softmax
-from service.errors import EngineFailure, InvalidRequest
+from service.api.responses import BYTES_PER_NUMBER, require_finite, told, usage
+from service.engines.pooling import ranked, softmax, unit
+from service.errors import InvalidRequest
 from service.messages import Floats, Inputs, Truncation
 from service.offload import Offload
 from service.registry import Registry
@@ -153,8 +152,7 @@ class Classify:
         return Scored(model.card.name, labels, scores, inputs, inputs.tokens + others.tokens)
 
     def _answer(self, found: Scored, body: ClassifyBody, exchange: Exchange) -> bytes:
-        if not np.isfinite(found.scores).all():
-            raise EngineFailure(f"model {found.model!r} gave a score that is not finite")
+        require_finite(found.scores, found.model, "score")
         rows = zip(np.ascontiguousarray(found.scores), found.inputs.dropped, strict=True)
         answer = {
             "id": f"classify-{exchange.request_id}",
@@ -165,7 +163,7 @@ class Classify:
                 result(index, row, found.labels, dropped, body)
                 for index, (row, dropped) in enumerate(rows)
             ],
-            "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
+            "usage": usage(found.tokens),
         }
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -188,12 +186,4 @@ def result(
             for place in order
             if row[place] >= least
         ]
-    if dropped:
-        said |= {"truncated": True, "dropped_tokens": dropped}
-    return said
-
-
-def ranked(row: Floats) -> list[int]:
-    """Places of `row` [C] from the highest on; of equals the first comes first."""
-    order: list[int] = np.argsort(-row, kind="stable").tolist()
-    return order
+    return said | told(dropped)

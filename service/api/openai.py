@@ -14,8 +14,9 @@ from service.api import bodies
 from service.api.exchange import answered, exchange_of
 from service.api.openai_generation import OpenAIGeneration
 from service.api.openai_types import EmbeddingsBody
-from service.api.responses import BYTES_PER_NUMBER, json_response
-from service.errors import EngineFailure, InvalidRequest
+from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, told, usage
+from service.engines.pooling import unit
+from service.errors import InvalidRequest
 from service.messages import Floats, Inputs, ModelCard
 from service.offload import Offload
 from service.registry import Registry
@@ -84,8 +85,7 @@ def embeddings_json(vectors: Floats, *, body: EmbeddingsBody, inputs: Inputs) ->
     """The answer's JSON for `vectors` [N, D]. Raises `EngineFailure` unless all are finite."""
     if body.dimensions is not None:
         vectors = unit(vectors[:, : body.dimensions])
-    if not np.isfinite(vectors).all():
-        raise EngineFailure(f"model {body.model!r} gave a vector that is not finite")
+    require_finite(vectors, body.model, "vector")
     vectors = np.ascontiguousarray(vectors, dtype="<f4")
     # orjson keeps the interpreter's lock while it writes: a row at a time lets the event loop in.
     rows = (
@@ -96,19 +96,13 @@ def embeddings_json(vectors: Floats, *, body: EmbeddingsBody, inputs: Inputs) ->
     return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
         b",".join(rows),
         orjson.dumps(body.model),
-        orjson.dumps({"prompt_tokens": inputs.tokens, "total_tokens": inputs.tokens}),
+        orjson.dumps(usage(inputs.tokens)),
     )
-
-
-def unit(vectors: Floats) -> Floats:
-    """Each of `vectors` [N, D] divided by its length; one of length zero is not finite then."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def _dropped_json(dropped: int) -> bytes:
     """What is said of a text that was cut; nothing of one that wasn't, as clients expect."""
-    return b',"truncated":true,"dropped_tokens":%d' % dropped if dropped else b""
+    return b"," + orjson.dumps(told(dropped))[1:-1] if dropped else b""
 
 
 def _vector_json(vector: Floats, encoding_format: str) -> bytes:

@@ -30,8 +30,6 @@ from service.tokenizing import TextInput, Tokenizing
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 MOST_PROMPT_SCORES = 2**16
-LARGE = 2**30
-"""Bytes: what is always done on a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +182,7 @@ class OpenAIGeneration:
             definition = wanted.json_schema.definition
             field = "response_format.json_schema.schema"
         # The first one of a model also reads the vocabulary: never on the event loop.
-        compiling = self.offload.run(LARGE, model.schema, definition, field=field)
+        compiling = self.offload.apart(model.schema, definition, field=field)
         return await answered(request, compiling)
 
     def _choices_of_a_prompt(self, body: SamplingBody, prompts: int) -> int:

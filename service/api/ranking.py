@@ -16,16 +16,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api import bodies
-from service.api.classify import ranked
 from service.api.exchange import Exchange, answered, exchange_of
-from service.api.openai import unit
 from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, ModelName, TextOrTexts
-from service.api.responses import json_response
-from service.errors import EngineFailure, InvalidRequest
+from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, told, usage
+from service.engines.pooling import ranked, unit
+from service.errors import InvalidRequest
 from service.messages import ClassificationModel, EmbeddingModel, Floats, Truncation
 from service.offload import Offload
 from service.registry import Registry
-from service.tokenizing import Tokenizing
+from service.tokenizing import Tokenizing, byte_count
 
 
 class ScoredBy(StrEnum):
@@ -137,8 +136,7 @@ class Comparing:
         else:
             embedder = self.registry.embedding(ranker.card.name)
             found = await self._read_apart(embedder, pairs, exchange, names, truncation)
-        if not np.isfinite(found.scores).all():
-            raise EngineFailure(f"model {found.model!r} gave a score that is not finite")
+        require_finite(found.scores, found.model, "score")
         return found
 
     async def _read_together(
@@ -222,29 +220,10 @@ class Ranking:
             raw=body.raw_scores,
         )
         found = await answered(request, work)
-        results: list[dict[str, Any]] = []
-        for place in ranked(found.scores)[: body.top_n]:
-            said: dict[str, Any] = {
-                "index": place, "relevance_score": float(found.scores[place])
-            }  # fmt: skip
-            if body.return_documents:
-                said["document"] = {"text": texts[place]}
-            if found.dropped[place]:
-                said |= {"truncated": True, "dropped_tokens": found.dropped[place]}
-            results.append(said)
-        return json_response(
-            {
-                "id": f"rerank-{exchange.request_id}",
-                "object": "list",
-                "model": found.model,
-                "scored_by": found.scored_by,
-                "results": results,
-                "usage": usage(found),
-                "meta": {
-                    "api_version": {"version": request.url.path.split("/")[1].removeprefix("v")},
-                    "billed_units": {"search_units": 1},
-                },
-            }
+        size = sum(map(byte_count, texts)) if body.return_documents else 0
+        size += len(texts) * BYTES_PER_NUMBER
+        return await self.offload.run(
+            size, rerank_response, found, texts, body, exchange, version_of(request)
         )
 
     async def score(self, request: Request) -> Response:
@@ -274,7 +253,7 @@ class Ranking:
                     {"index": index, "object": "score", "score": score}
                     for index, score in enumerate(found.scores.tolist())
                 ],
-                "usage": usage(found),
+                "usage": usage(found.tokens),
             }
         )
 
@@ -300,6 +279,34 @@ def pairs_of(body: ScoreBody) -> list[tuple[str, str]]:
     return list(zip(first, second, strict=True))
 
 
-def usage(found: Compared) -> dict[str, int]:
-    """Tokens that were read."""
-    return {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
+def version_of(request: Request) -> str:
+    """1 of `/v1/rerank`."""
+    return request.url.path.split("/")[1].removeprefix("v")
+
+
+def rerank_response(
+    found: Compared, texts: Sequence[str], body: RerankBody, exchange: Exchange, version: str
+) -> Response:
+    """The best of `texts`, the most relevant first."""
+    results: list[dict[str, Any]] = []
+    for place in ranked(found.scores)[: body.top_n]:
+        said: dict[str, Any] = {
+            "index": place, "relevance_score": float(found.scores[place])
+        }  # fmt: skip
+        if body.return_documents:
+            said["document"] = {"text": texts[place]}
+        results.append(said | told(found.dropped[place]))
+    return json_response(
+        {
+            "id": f"rerank-{exchange.request_id}",
+            "object": "list",
+            "model": found.model,
+            "scored_by": found.scored_by,
+            "results": results,
+            "usage": usage(found.tokens),
+            "meta": {
+                "api_version": {"version": version},
+                "billed_units": {"search_units": 1},
+            },
+        }
+    )

@@ -1,11 +1,13 @@
 """Answers in JSON."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import orjson
 from starlette.responses import Response
 
+from service.errors import EngineFailure
 from service.messages import Floats
 
 # About what a number takes as JSON: how large an answer will be, before it is written.
@@ -24,3 +26,20 @@ def rows_json(rows: Iterable[Floats]) -> bytes:
     write = orjson.OPT_SERIALIZE_NUMPY
     parts = (orjson.dumps(np.ascontiguousarray(row, np.float32), option=write) for row in rows)
     return b"[" + b",".join(parts) + b"]"
+
+
+def usage(tokens: int) -> dict[str, int]:
+    """The usage of a request that generates nothing: the tokens that were read."""
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def told(dropped: int) -> dict[str, Any]:
+    """What an item says of the tokens that were cut off it; nothing if none were, as clients of
+    services that never say so expect."""
+    return {"truncated": True, "dropped_tokens": dropped} if dropped else {}
+
+
+def require_finite(rows: Iterable[Floats], model: str, what: str) -> None:
+    """Raises `EngineFailure` unless every number is finite: others never leave."""
+    if not all(np.isfinite(row).all() for row in rows):
+        raise EngineFailure(f"model {model!r} gave a {what} that is not finite")

@@ -6,150 +6,31 @@ Its routes name no model: each is answered by the service's default for the task
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
-import numpy as np
-from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from service.api import bodies
-from service.api.classify import ranked
 from service.api.exchange import Dialect, Exchange, answered, exchange_of
-from service.api.openai import unit
-from service.api.openai_types import STOP_AT_FIRST, TextOrTexts, Texts
 from service.api.ranking import Comparing, Names
-from service.api.responses import BYTES_PER_NUMBER, json_response, rows_json
-from service.errors import EngineFailure, InvalidRequest
+from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, rows_json
+from service.api.tei_types import (
+    DecodeBody,
+    EmbedAllBody,
+    EmbedBody,
+    PredictBody,
+    RerankBody,
+    SimilarityBody,
+    TokenizeBody,
+)
+from service.engines.pooling import ranked, unit
+from service.errors import InvalidRequest
 from service.messages import EmbeddingModel, Floats, Inputs, ServedModel, Task, Truncation
 from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import TextInput, Tokenizing, byte_count, require_known_ids
 
-Direction = Literal["Left", "Right", "left", "right"]
-DIRECTIONS = {"left": Truncation.LEFT, "right": Truncation.RIGHT}
-
-Ids = Annotated[list[int], STOP_AT_FIRST]
-TextOrPair = Annotated[list[str], STOP_AT_FIRST, Field(min_length=1, max_length=2)]
-
-
-def _predict_kind(value: object) -> str | None:
-    first = value[0] if isinstance(value, list) and value else None  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, str):
-        return "<text>"
-    if isinstance(first, str):
-        return "<pair>"
-    return "<items>" if isinstance(first, list) else None
-
-
-def _ids_kind(value: object) -> str | None:
-    first = value[0] if isinstance(value, list) and value else None  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(first, list):
-        return "<lists>"
-    return "<ids>" if isinstance(value, list) else None
-
-
-class Truncating(bodies.RequestBody):
-    """What becomes of texts that are too long."""
-
-    truncate: bool | None = Field(None, description="Cut texts that are too long.")
-    truncation_direction: Direction = Field("Right", description="Which end is dropped.")
-
-    @property
-    def truncation(self) -> Truncation:
-        """The same as one value."""
-        return DIRECTIONS[self.truncation_direction.lower()] if self.truncate else Truncation.ERROR
-
-
-class EmbedBody(Truncating):
-    """`POST /embed`."""
-
-    inputs: Texts
-    normalize: bool = Field(True, description="Divide each vector by its length.")
-    prompt_name: str | None = Field(None, description="Which of the model's prompts goes first.")
-    dimensions: int | None = Field(None, ge=1, le=65536, description="Keep this many numbers.")
-
-
-class EmbedAllBody(Truncating):
-    """`POST /embed_all`."""
-
-    inputs: Texts
-    prompt_name: str | None = Field(None, description="Which of the model's prompts goes first.")
-
-
-class PredictBody(Truncating):
-    """`POST /predict`: a text, a pair of texts, or a list of lists of one or two."""
-
-    inputs: Annotated[
-        Annotated[str, Tag("<text>")]
-        | Annotated[TextOrPair, Tag("<pair>")]
-        | Annotated[list[TextOrPair], STOP_AT_FIRST, Tag("<items>")],
-        Discriminator(
-            _predict_kind,
-            custom_error_type="input_kind",
-            custom_error_message="accepted are a text, a list of one or two texts, or a list of "
-            "such lists",
-        ),
-    ]
-    raw_scores: bool = Field(False, description="The head's own scores, not probabilities.")
-
-
-class RerankBody(Truncating):
-    """`POST /rerank`."""
-
-    query: str = Field(min_length=1)
-    texts: Annotated[list[str], STOP_AT_FIRST, Field(min_length=1)]
-    raw_scores: bool = Field(False, description="The head's own scores, not probabilities.")
-    return_text: bool = Field(False, description="Repeat the texts in the results.")
-
-
-class Sentences(bodies.RequestBody):
-    """A sentence, and those that it is compared with."""
-
-    source_sentence: str = Field(min_length=1)
-    sentences: Annotated[list[str], STOP_AT_FIRST, Field(min_length=1)]
-
-
-class SimilarityParameters(Truncating):
-    """How the sentences of `/similarity` are read."""
-
-    prompt_name: str | None = None
-
-
-class SimilarityBody(bodies.RequestBody):
-    """`POST /similarity`."""
-
-    inputs: Sentences
-    parameters: SimilarityParameters | None = None
-
-
-class TokenizeBody(bodies.RequestBody):
-    """`POST /tokenize`."""
-
-    inputs: TextOrTexts
-    add_special_tokens: bool = Field(True, description="With those that frame a text.")
-    prompt_name: str | None = None
-
-
-class DecodeBody(bodies.RequestBody):
-    """`POST /decode`."""
-
-    ids: Annotated[
-        Annotated[Ids, Tag("<ids>")] | Annotated[list[Ids], STOP_AT_FIRST, Tag("<lists>")],
-        Discriminator(
-            _ids_kind,
-            custom_error_type="input_kind",
-            custom_error_message="accepted are a list of token ids, or a list of such lists",
-        ),
-    ]
-    skip_special_tokens: bool = True
-
-
-PATHS = (
-    "/embed", "/embed_all", "/predict", "/rerank", "/similarity", "/tokenize", "/decode",
-)  # fmt: skip
-"""The routes whose errors are told in this dialect, whatever refuses the request."""
 MOST_NUMBERS = 2**22
 """Of an answer of `/embed_all`, 50 MB of JSON."""
 MOST_TOKENS = 2**18
@@ -190,9 +71,9 @@ class TextEmbeddingsInference:
         async def handle(request: Request) -> Response:
             exchange = exchange_of(request.scope)
             exchange.dialect = Dialect.TEI
-            began = time.perf_counter()
+            began, provider = time.perf_counter(), self.registry.first().card.provider
             response = await handler(request)
-            response.headers["x-compute-type"] = self.registry.first().card.provider
+            response.headers["x-compute-type"] = provider
             response.headers.update(compute_headers(exchange, time.perf_counter() - began))
             return response
 
@@ -280,7 +161,7 @@ class TextEmbeddingsInference:
             note_compute(exchange, inputs, characters_of(items))
 
             def write() -> Response:
-                require_finite(scores, model.card.name)
+                require_finite(scores, model.card.name, "score")
                 labels = model.card.labels
                 found = [
                     [{"score": float(row[place]), "label": labels[place]} for place in ranked(row)]
@@ -311,13 +192,17 @@ class TextEmbeddingsInference:
             "characters": len(body.query) + sum(map(len, body.texts)),
             "tokens": found.tokens,
         }
-        return json_response(
-            [
-                {"index": place, "score": float(found.scores[place])}
-                | ({"text": body.texts[place]} if body.return_text else {})
-                for place in ranked(found.scores)
-            ]
-        )
+
+        def write() -> Response:
+            return json_response(
+                [
+                    {"index": place, "score": float(found.scores[place])}
+                    | ({"text": body.texts[place]} if body.return_text else {})
+                    for place in ranked(found.scores)
+                ]
+            )
+
+        return await self.offload.run(sum(map(byte_count, body.texts)), write)
 
     async def similarity(self, request: Request) -> Response:
         """`POST /similarity`: the cosine of a sentence and each of others."""
@@ -337,7 +222,7 @@ class TextEmbeddingsInference:
                     model, texts, fields=fields, truncation=truncation, prompt=prompt
                 )
             vectors = unit(exchange.ran(await model.embed(inputs.token_ids)))
-            require_finite(vectors, model.card.name)
+            require_finite(vectors, model.card.name, "vector")
             note_compute(exchange, inputs, sum(map(len, texts)))
             return json_response((vectors[1:] @ vectors[0]).tolist())
 
@@ -426,7 +311,7 @@ class TextEmbeddingsInference:
         size = sum(row.size for row in found) * BYTES_PER_NUMBER
 
         def write() -> Response:
-            require_finite(found, exchange.model)
+            require_finite(found, exchange.model, "vector")
             return Response(rows_json(found), media_type="application/json")
 
         return await self.offload.run(size, write)
@@ -488,9 +373,3 @@ def prompt_of(model: ServedModel, name: str | None) -> str:
             field="prompt_name",
         )
     return card.prompts[name]
-
-
-def require_finite(found: Floats | list[Floats], model: str) -> None:
-    """Raises `EngineFailure` unless every number is finite."""
-    if not all(np.isfinite(row).all() for row in found):
-        raise EngineFailure(f"model {model!r} gave a vector that is not finite")

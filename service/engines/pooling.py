@@ -55,3 +55,15 @@ def softmax(scores: Floats) -> Floats:
 def sigmoid(scores: Floats) -> Floats:
     """Probabilities of classes that may hold together."""
     return (0.5 * (1.0 + np.tanh(0.5 * scores))).astype(np.float32)
+
+
+def unit(vectors: Floats) -> Floats:
+    """Each of `vectors` [N, D] divided by its length; one of length zero is not finite then."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def ranked(scores: Floats) -> list[int]:
+    """Places of `scores` [C] from the highest on; of equals the first comes first."""
+    order: list[int] = np.argsort(-scores, kind="stable").tolist()
+    return order
