@@ -171,29 +171,29 @@ class Batcher:
                     continue
                 is_alone = not self._running and not self._queue.count
                 self._running += 1
-            try:
-                self._answer(batch, self._run_alone if is_alone else self._run)
-            finally:
-                with self._changed:
-                    self._running -= 1
+            self._answer(batch, self._run_alone if is_alone else self._run)
 
     def _answer(self, batch: list[Item], run: Run) -> None:
         outputs = sorted({item.job.output for item in batch})
-        feeds = pack(
-            [item.token_ids for item in batch],
-            token_types=self._token_types,
-            second_at=[item.second_at for item in batch],
-        )
         started = time.monotonic()
         for item in batch:
             item.job.started = item.job.started or started
         try:
+            feeds = pack(
+                [item.token_ids for item in batch],
+                token_types=self._token_types,
+                second_at=[item.second_at for item in batch],
+            )
             found = run(feeds, outputs)
         except Exception as error:  # whatever the runtime raises must reach those who wait
             failure = EngineFailure(f"the model failed: {error}")
             for job in {item.job for item in batch}:
                 notify(job, failure)
             return
+        finally:
+            # Before anybody is answered: who asks again at once is alone again.
+            with self._changed:
+                self._running -= 1
         tokens, padded = len(feeds["input_ids"]), feeds["padded_from_packed"].size
         seconds = time.monotonic() - started
         self._observe(len(batch), tokens, padded, seconds)

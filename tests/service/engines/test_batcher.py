@@ -294,6 +294,7 @@ async def test_a_batch_alone_has_all_cores_and_those_beside_others_their_own(
         assert used == [("alone", 1), ("alone", 2)]
         first = await occupied(made, graph)
         second = asyncio.create_task(run_texts(made, [[5]]))
+        await asyncio.sleep(0)
         await until_waiting(made, 0)
         graph.gate.set()
         await asyncio.gather(first, second)
