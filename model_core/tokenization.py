@@ -19,6 +19,7 @@ from model_core.chat_template import ChatTemplate, ChatTemplateError
 from model_core.detokenization import DecodeStream, detokenizer_of
 from model_core.gguf_vocabularies import build_gguf_vocabulary
 from model_core.huggingface_vocabularies import read_template, read_vocabulary
+from model_core.truncation import Pair, cut, cut_pair
 from model_core.vocabularies import (
     Languages,
     Listed,
@@ -38,21 +39,6 @@ TEMPLATE_FILE: Final = "chat_template.jinja"
 
 def _local_now() -> datetime:
     return datetime.now().astimezone()
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two texts in one sequence: token ids, where the second begins, how many were dropped."""
-
-    token_ids: list[int]
-    second_at: int
-    dropped: int
-
-    @property
-    def token_types(self) -> list[int]:
-        """Which of the two each token belongs to, 0 or 1."""
-        behind = len(self.token_ids) - self.second_at
-        return [0] * self.second_at + [1] * behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,35 +211,14 @@ class Tokenizer:
         With `max_tokens`, tokens are dropped at the end of whichever text is longer, one by one.
         """
         encoding = self._backend.encode(_checked(first), _checked(second))
-        ids, texts = self._ids(encoding), encoding.sequence_ids
-        lengths = [texts.count(0), texts.count(1)]
-        excess = 0 if max_tokens is None else max(0, len(ids) - max_tokens)
-        kept = shorten(lengths, min(excess, sum(lengths)))
-        seen = [0, 0]
-        places: list[int] = []
-        for place, text in enumerate(texts):
-            if text is not None:
-                seen[text] += 1
-                if seen[text] > kept[text]:
-                    continue
-            places.append(place)
-        types = [encoding.type_ids[place] for place in places]
-        second_at = types.index(1) if 1 in types else len(types)
-        return Pair([ids[place] for place in places], second_at, len(ids) - len(places))
+        return cut_pair(self._ids(encoding), encoding.type_ids, encoding.sequence_ids, max_tokens)
 
     def cut(self, token_ids: Sequence[int], tokens: int, *, left: bool = False) -> list[int]:
         """At most `tokens` of what `encode` gave, by dropping from its end or its beginning.
 
         What frames every text ([CLS] … [SEP], bos) is kept.
         """
-        ids = list(token_ids)
-        if len(ids) <= tokens:
-            return ids
-        before, behind = self._frame_around(ids)
-        room = max(0, tokens - before - behind)
-        inner = ids[before : len(ids) - behind]
-        kept = inner[len(inner) - room :] if left else inner[:room]
-        return [*ids[:before], *kept, *ids[len(ids) - behind :]][:tokens]
+        return cut(token_ids, tokens, self._frame, left=left)
 
     def spans(self, text: str, *, special_tokens: bool = True) -> list[Span]:
         """The tokens of `text`, each with its part of it and its place."""
@@ -311,15 +276,6 @@ class Tokenizer:
         """
         return self._detokenizer.stream(after)
 
-    def _frame_around(self, ids: list[int]) -> tuple[int, int]:
-        """How many tokens before and behind the text are not its own."""
-        frame = self._frame
-        for before in range(len(frame), -1, -1):
-            behind = len(frame) - before
-            if ids[:before] == frame[:before] and ids[len(ids) - behind :] == frame[before:]:
-                return before, behind
-        return 0, 0
-
     @cached_property
     def _frame(self) -> list[int]:
         return self.encode("")
@@ -374,26 +330,6 @@ class Tokenizer:
         backend = Backend.from_str(json.dumps(state))
         backend.encode_special_tokens = True
         return backend
-
-
-def shorten(lengths: Sequence[int], excess: int) -> list[int]:
-    """`lengths` with `excess` taken off, always from the longest.
-
-    Of those that have become alike, the one that was shorter gives first. Equal to taking one at a
-    time, in as many steps as there are lengths.
-    """
-    kept = list(lengths)
-    while excess > 0:
-        longest = max(kept)
-        tallest = [place for place, length in enumerate(kept) if length == longest]
-        tallest.sort(key=lengths.__getitem__)
-        next_lower = max((length for length in kept if length < longest), default=0)
-        taken = min(excess, (longest - next_lower) * len(tallest))
-        each, extra = divmod(taken, len(tallest))
-        for rank, place in enumerate(tallest):
-            kept[place] -= each + (rank < extra)
-        excess -= taken
-    return kept
 
 
 def _load_backend(path: Path) -> Backend:
