@@ -1,6 +1,7 @@
 """An `anatomy serve` of one's own: started on a free port, waited for, and ended with its group."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ import httpx
 from loadtests.target import OWN_VARIABLES
 
 HOST = "127.0.0.1"
+# Between the ports of Ray's workers (10002 to 19999) and those of its replicas (30000 on).
+QUIET_PORTS = range(20000, 30000)
 STOP_TIMEOUT_S = 45.0  # Serve drains a replica for at least 35 s when it still has requests
 
 
@@ -65,9 +68,16 @@ def anatomy_program() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+    """A port that nothing on loopback listens on, nor goes out from before the service has it.
+
+    The operating system's own choice is one that outgoing connections use as well: behind Ray
+    several hundred are made before the service listens, and one of them may take it.
+    """
+    for port in random.sample(QUIET_PORTS, len(QUIET_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise OSError(f"no port of {QUIET_PORTS} is free on {HOST}")
 
 
 def wait_until_ready(

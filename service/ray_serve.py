@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,16 @@ def is_loopback(host: str) -> bool:
 
 
 def free_port(preferred: int) -> int:
-    """`preferred` if nobody on loopback has it, else a port that is free."""
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", preferred))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """`preferred` if nobody on loopback has it, else the next that is free.
+
+    Not one of the operating system's choice: those are what connections go out from, and one of
+    Ray's might take it before HAProxy does. Raises `OSError` where no port is free.
+    """
+    for port in range(preferred, 1 << 16):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"no port from {preferred} on is free on 127.0.0.1")
 
 
 def run(settings: ServiceSettings) -> None:
