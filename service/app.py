@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.admin import Admin
 from service.api.bodies import BodyLimits
 from service.api.classify import Classify
 from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error, on_http_error
@@ -31,6 +32,8 @@ from service.api.operations import Operations
 from service.api.ranking import Ranking
 from service.api.tei import TextEmbeddingsInference
 from service.errors import AnatomyError
+from service.in_flight import CountInFlight
+from service.living import Control
 from service.metrics import Metrics
 from service.offload import Offload
 from service.registry import Registry
@@ -57,11 +60,13 @@ def create_app(
     *,
     lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     now: Callable[[], float] = time.time,
+    control: Control | None = None,
 ) -> Starlette:
     """The application over the models of `registry`, which may be filled later, until `ready`.
 
     `lifespan` is entered on the server's event loop before the first request and left after the
-    last: engines start and stop there. `now` gives the time of day, in seconds.
+    last: engines start and stop there. `now` gives the time of day, in seconds. With `control` and
+    a file of admin keys, models can be changed while they are served.
     """
     offload = Offload()
     tokenizing = Tokenizing(
@@ -89,6 +94,9 @@ def create_app(
             offload.close()
 
     theirs = TextEmbeddingsInference(registry, tokenizing, offload, limits).routes()
+    admin: list[Route] = []
+    if control is not None and settings.admin_keys_file is not None:
+        admin = Admin(control, limits).routes()
     app = Starlette(
         routes=[
             *Operations(registry, settings, metrics).routes(),
@@ -96,6 +104,7 @@ def create_app(
             *Classify(registry, tokenizing, offload, limits, now).routes(),
             *Ranking(registry, tokenizing, offload, limits, now).routes(),
             *theirs,
+            *admin,
         ],
         middleware=[
             Middleware(
@@ -105,6 +114,7 @@ def create_app(
                 dialects={route.path: Dialect.TEI for route in theirs if route.path != SHARED},
             ),
             *guards(settings),
+            Middleware(CountInFlight, in_flight=registry.in_flight),
         ],
         exception_handlers={AnatomyError: on_domain_error, HTTPException: on_http_error},
         lifespan=lifetime,
@@ -128,8 +138,12 @@ def guards(settings: ServiceSettings) -> list[Middleware]:
                 expose_headers=["x-request-id", "server-timing", "retry-after"],
             )
         )
-    if settings.api_keys_file is not None:
-        found.append(Middleware(RequireKey, keys=ApiKeys.read(settings.api_keys_file)))
+    keys, admins = (
+        None if path is None else ApiKeys.read(path)
+        for path in (settings.api_keys_file, settings.admin_keys_file)
+    )
+    if keys is not None or admins is not None:
+        found.append(Middleware(RequireKey, keys=keys, admins=admins))
     return found
 
 

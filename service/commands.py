@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import orjson
@@ -16,24 +17,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from export.artifact import Artifact, ArtifactError, Precision
+from export.artifact import ArtifactError, Precision
 from export.catalogue import EMBEDDED, find_artifact, is_embedded, recipe, trunk_of
-from export.session import Provider, find_hardware
+from export.session import Hardware, Provider, find_hardware
 from model_core.tokenization import TokenizationError
+from service import groups
 from service.api.keys import NAME, ApiKeys, KeyFileError, digest_of, new_key
 from service.errors import AnatomyError, InvalidRequest
-from service.exporting import ExportFailed, artifact_of
-from service.loading import ModelGroup
+from service.exporting import ExportFailed
+from service.groups import Group, SettingsFileError
+from service.living import ModelGroup
+from service.loading import opened
 from service.messages import Inputs, Sampling, ServedModel, TokenIds
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
+from service.specs import ModelSpec
 
 EXPECTED_ERRORS = (
     AnatomyError,
     ArtifactError,
     ExportFailed,
     KeyFileError,
+    SettingsFileError,
     TokenizationError,
     OSError,
     UnicodeError,
@@ -65,24 +71,28 @@ def serve(
     precision: PrecisionOption = None,
     plain: Annotated[bool, typer.Option(
         "--plain", help="Under uvicorn alone, without Ray.")] = False,
+    config: Annotated[Path | None, typer.Option(
+        help="A YAML file of settings and model groups; options and the environment come first."
+    )] = None,
 ) -> None:  # fmt: skip
     """Serve models over HTTP until Ctrl-C; exports first what isn't cached.
 
-    Every other setting comes from the environment (ANATOMY_…); the README has the table.
+    Every other setting comes from the environment (ANATOMY_…), or a file; the README has the table.
     """
     with expected_errors():
-        names = list(dict.fromkeys(map(trunk_of, models))) if models else None
-        settings = make_settings(models=names, host=host, port=port, precision=precision)
+        named = list(dict.fromkeys(map(trunk_of, models))) if models else None
+        settings, asked = make_groups(
+            config, models=named, host=host, port=port, precision=precision
+        )
         hardware = find_hardware()
         check_port(settings)
-        if settings.api_keys_file is not None:
-            # Once more in the replica; here a file that can't be used is told in a line.
-            ApiKeys.read(settings.api_keys_file)
-        folders = [artifact_of(model, settings, hardware) for model in settings.models]
-        for folder in folders:
-            # Once more in the replica; here a damaged artifact is told in a line.
-            Artifact.open(folder)
-        settings = settings.model_copy(update={"models": tuple(map(str, folders))})
+        for keys in (settings.api_keys_file, settings.admin_keys_file):
+            if keys is not None:
+                # Once more in the replica; here a file that can't be used is told in a line.
+                ApiKeys.read(keys)
+        made = [exported(group, settings, hardware) for group in asked]
+        served_groups = [group for group, _ in made]
+        prefixes = {name: group.prefix for group, names in made for name in names}
         console = Console(stderr=True)
         console.print(
             f"serving on [bold]http://{settings.host}:{settings.port}[/] "
@@ -91,9 +101,12 @@ def serve(
         )
         if plain:
             from service.plain import run
+
+            run(settings, served_groups)
         else:
-            from service.ray_serve import run
-        run(settings)
+            from service.ray_serve import run as run_behind_ray
+
+            run_behind_ray(settings, served_groups, prefixes)
         console.print("stopped")
 
 
@@ -251,16 +264,36 @@ def check_port(settings: ServiceSettings) -> None:
 
 def make_settings(**overrides: Any) -> ServiceSettings:
     """Settings from the options that were given; the environment and defaults say the rest."""
+    return make_groups(None, **overrides)[0]
+
+
+def make_groups(path: Path | None, **options: Any) -> tuple[ServiceSettings, list[Group]]:
+    """Settings and groups from the options that were given, the environment, and a file."""
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        return ServiceSettings(
-            **{name: value for name, value in overrides.items() if value is not None}
-        )
+        return groups.read(path, given)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})"
             for e in error.errors()
         )
         raise InvalidRequest(f"settings: {problems}") from error
+
+
+def exported(
+    group: Group, settings: ServiceSettings, hardware: Hardware
+) -> tuple[Group, list[str]]:
+    """The group with artifacts for its models, verified, and the names that it serves.
+
+    Once more in the replica; here a damaged artifact is told in a line.
+    """
+    models: list[ModelSpec] = []
+    served: list[str] = []
+    for spec in group.models:
+        artifact = opened(spec, spec.settings(settings), hardware)
+        models.append(spec.model_copy(update={"source": str(artifact.folder)}))
+        served += [output.name for output in artifact.manifest.served]
+    return group.model_copy(update={"models": tuple(models)}), served
 
 
 def encode(

@@ -75,6 +75,11 @@ class ServiceSettings(BaseSettings):
         description="File of API keys, a line `name sha256` each; `anatomy key NAME` makes them. "
         "None: everybody may ask.",
     )
+    admin_keys_file: Path | None = Field(
+        default=None,
+        description="File of the keys of those who may load, unload and swap models while the "
+        "service runs, written as api_keys_file is. None: there is no such route.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Origins of web pages that may ask, separated by commas; * is every page.",
@@ -101,6 +106,13 @@ class ServiceSettings(BaseSettings):
         gt=0,
         le=3600,
         description="Longest wait for a reader to take one event of a stream, in seconds.",
+    )
+    drain_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Longest that a model which was unloaded or swapped goes on for the requests "
+        "that it still has, in seconds.",
     )
     max_inputs: int = Field(default=2048, ge=1, le=65536, description="Most inputs in one request.")
     max_choices: int = Field(
@@ -156,7 +168,7 @@ class ServiceSettings(BaseSettings):
     def _expand_home(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("api_keys_file")
+    @field_validator("api_keys_file", "admin_keys_file")
     @classmethod
     def _expand_home_of_keys(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()

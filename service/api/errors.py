@@ -13,6 +13,7 @@ from service.api.exchange import Dialect, exchange_of
 from service.errors import (
     AnatomyError,
     BodyTooLarge,
+    Conflict,
     DeadlineExceeded,
     EngineFailure,
     InvalidRequest,
@@ -20,6 +21,7 @@ from service.errors import (
     Overloaded,
     TooManyTokens,
     UnknownModel,
+    UnusableModel,
 )
 
 
@@ -49,6 +51,8 @@ ANSWERS: tuple[tuple[type[AnatomyError], Answer], ...] = (
     ),
     (InvalidRequest, Answer(400, "invalid_request_error", "invalid_value", 422, "Validation")),
     (UnknownModel, Answer(404, "invalid_request_error", "model_not_found", 424, "Backend")),
+    (UnusableModel, Answer(422, "invalid_request_error", "model_unusable", 422, "Validation")),
+    (Conflict, Answer(409, "invalid_request_error", "conflict", 409, "Validation")),
     (BodyTooLarge, Answer(413, "invalid_request_error", "body_too_large", 413, "Validation")),
     (Overloaded, Answer(429, "rate_limit_exceeded", "rate_limit_exceeded", 429, "Overloaded")),
     (DeadlineExceeded, Answer(504, "server_error", "deadline_exceeded", 504, "Backend")),

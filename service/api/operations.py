@@ -47,10 +47,14 @@ class Operations:
         return json_response({"status": "alive"})
 
     async def ready(self, request: Request) -> Response:
-        """`GET /ready`: 200 when every model answers, 503 before and while stopping."""
+        """`GET /ready`: 200 when every model answers, 503 before and while stopping.
+
+        What is being loaded beside them is named.
+        """
         del request
         self.registry.require_ready()
-        return json_response({"status": "ready"})
+        loading = sorted(self.registry.loading)
+        return json_response({"status": "ready", **({"loading": loading} if loading else {})})
 
     async def info(self, request: Request) -> Response:
         """`GET /info`: the served models, where they run and why there, and the limits."""

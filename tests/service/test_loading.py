@@ -26,7 +26,7 @@ from export.session import Provider, Session
 from model_core.tokenization import Tokenizer
 from service.app import create_app
 from service.engines.pooling import pack
-from service.loading import ModelGroup
+from service.living import ModelGroup
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
