@@ -31,6 +31,9 @@ COMMANDS: Mapping[str, Command] = {
     "embed": Command("service.commands", "Texts to vectors, a line each."),
     "classify": Command("service.commands", "Texts to labels, a line each."),
     "generate": Command("service.commands", "Prompts to continuations, a line each."),
+    "load": Command("service.admin_commands", "Serve one more model, in a running service."),
+    "swap": Command("service.admin_commands", "Serve another model in the place of one."),
+    "unload": Command("service.admin_commands", "Serve a model no more."),
     "key": Command("service.commands", "Make an API key."),
     "models": Command("service.commands", "The embedded models and what is cached."),
     "models families": Command(

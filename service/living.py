@@ -141,20 +141,20 @@ class ModelGroup:
 
     async def stage(self, base: Wanted, wanted: Wanted, change: str) -> list[str]:
         """Load what is new in `wanted` beside what is served, for `change` to be applied or
-        discarded; gives the names that will be served.
+        discarded; gives the names that will be served. May be asked again for the same change.
 
         Raises `Conflict` if `base` isn't what is served, another change is under way, or two
         models have one name, and `UnusableModel` for a model that can't be loaded or doesn't
         reproduce its golden outputs. Then nothing is staged.
         """
-        if self._change is not None:
+        if self._change not in (None, change):
             raise Conflict("another change of the models is under way; try again after it")
         if base != self.wanted:
             raise Conflict("the models have changed meanwhile; look at them and try again")
         self._change = change
         try:
             for spec in wanted:
-                if spec not in self._live:
+                if spec not in self._live and spec not in self._staged:
                     self._staged[spec] = await self._load_beside(spec)
             names = [name for spec in wanted for name in names_of(self._found(spec))]
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -165,8 +165,9 @@ class ModelGroup:
         except BaseException:
             await self.discard(change)
             raise
-        loop = asyncio.get_running_loop()
-        self._expiry = loop.call_later(STAGED_S, lambda: self._start(self.discard(change)))
+        if self._expiry is None:
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(STAGED_S, lambda: self._start(self.discard(change)))
         return names
 
     async def discard(self, change: str) -> None:
@@ -196,6 +197,7 @@ class ModelGroup:
             self._staged = {spec: it for spec, it in self._staged.items() if spec not in live}
             await self._end_staging()
             if gone:
+                self._draining += [loaded.name for loaded in gone]
                 self._start(self._retire(gone))
             if not self.registry.ready:
                 settle_memory()
@@ -271,7 +273,6 @@ class ModelGroup:
     async def _retire(self, gone: Sequence[Loaded]) -> None:
         """Close models that are served no more, after the last request that may hold one."""
         labels = [loaded.name for loaded in gone]
-        self._draining += labels
         limit = self.settings.drain_timeout_s
         try:
             if not await self.registry.in_flight.drained(limit):
@@ -281,12 +282,12 @@ class ModelGroup:
         finally:
             for loaded in gone:
                 await asyncio.to_thread(loaded.close)
-                self._draining.remove(loaded.name)
         served = {loaded.name for loaded in self._live.values()}
         for loaded in gone:
             if loaded.name not in served:
                 self.metrics.unwatch(loaded.name)
             loaded.forget()
+            self._draining.remove(loaded.name)
         logger.info("%s: served no more", ", ".join(labels))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

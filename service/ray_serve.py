@@ -143,6 +143,7 @@ class EveryReplica:
             names: list[str] = staged[0]["names"]
             await asyncio.to_thread(deploy, app_name(), wanted, names)
         except BaseException:
+            # Whom it doesn't reach lets go of what was staged after a while.
             await asyncio.shield(self._ask_all("discard", change))
             raise
         await self._seen_everywhere(wanted)
@@ -150,26 +151,50 @@ class EveryReplica:
     async def _seen_everywhere(self, wanted: Wanted) -> None:
         """Wait until every replica serves `wanted`. Raises `Conflict` if one doesn't in time."""
         until = time.monotonic() + SEEN_WITHIN_S
-        while True:
+        while time.monotonic() < until:
             told = await self.replicas()
             if all(specs_of_told(one) == wanted for one in told):
                 return
             failures = [one["failure"] for one in told if "failure" in one]
             if failures:
                 raise Conflict(f"the change is made, but a replica can't follow it: {failures[0]}")
-            if time.monotonic() > until:
-                raise Conflict(
-                    f"the change is made, but not every replica follows it after "
-                    f"{SEEN_WITHIN_S:g} s; GET /admin/models has what each says"
-                )
             await asyncio.sleep(POLL_S)
+        raise Conflict(
+            f"the change is made, but not every replica follows it after {SEEN_WITHIN_S:g} s; "
+            "GET /admin/models has what each says"
+        )
 
     async def _ask_all(self, method: str, *args: Any) -> list[Any]:
+        """The answer of every replica that runs. Raises `Conflict` where they can't be asked.
+
+        A replica that takes over a configuration can't be asked meanwhile, and the list of those
+        that can is behind by a moment.
+        """
         from ray import serve
+        from ray.serve.exceptions import DeploymentUnavailableError
 
         handle = serve.get_deployment_handle(DEPLOYMENT, app_name())
-        found: list[Any] = await handle.broadcast(method, *args).results_async()
-        return found
+        until = time.monotonic() + SEEN_WITHIN_S
+        while time.monotonic() < until:
+            running = await asyncio.to_thread(steady_replicas, app_name())
+            if running:
+                with suppress(DeploymentUnavailableError):
+                    found: list[Any] = await handle.broadcast(method, *args).results_async()
+                    if len(found) >= running:
+                        return found
+            await asyncio.sleep(POLL_S)
+        raise Conflict(
+            f"the replicas are changing, and can't be asked within {SEEN_WITHIN_S:g} s; try again"
+        )
+
+
+def steady_replicas(app: str) -> int:
+    """How many replicas of a group run; 0 while one of them takes over a configuration."""
+    from ray import serve
+
+    found = serve.status().applications[app].deployments[DEPLOYMENT].replica_states
+    states = {state.value: count for state, count in found.items()}
+    return 0 if states.get("UPDATING") else states.get("RUNNING", 0)
 
 
 def app_name() -> str:

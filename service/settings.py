@@ -15,6 +15,8 @@ from pydantic_settings import (
 from export.catalogue import default_cache_folder
 
 ENVIRONMENT_PREFIX = "ANATOMY_"
+CLIENT_VARIABLES = frozenset({"admin_key"})
+"""What those who ask the service have in their environment; a service passes it over."""
 
 
 class StrictEnvironment(EnvSettingsSource):
@@ -28,7 +30,7 @@ class StrictEnvironment(EnvSettingsSource):
         prefix = self.env_prefix.lower()
         for variable, value in self.env_vars.items():
             name = variable.lower().removeprefix(prefix)
-            is_ours = variable.lower().startswith(prefix)
+            is_ours = variable.lower().startswith(prefix) and name not in CLIENT_VARIABLES
             if is_ours and name not in self.settings_cls.model_fields:
                 values[name] = value
         return values
