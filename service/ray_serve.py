@@ -192,8 +192,8 @@ def steady_replicas(app: str) -> int:
     """How many replicas of a group run; 0 while one of them takes over a configuration."""
     from ray import serve
 
-    found = serve.status().applications[app].deployments[DEPLOYMENT].replica_states
-    states = {state.value: count for state, count in found.items()}
+    deployment = serve.status().applications[app].deployments[DEPLOYMENT]
+    states: Mapping[Any, int] = deployment.replica_states
     return 0 if states.get("UPDATING") else states.get("RUNNING", 0)
 
 

@@ -45,7 +45,7 @@ def test_an_application_is_built_again_of_its_own_arguments() -> None:
     group = Group(
         name="writers",
         prefix="/writers",
-        models=(ModelSpec(source="b", slots=3),),
+        models=(ModelSpec.model_validate({"source": "b", "slots": 3}),),
         autoscaling=Autoscaling(max=4),
     )
     settings = ServiceSettings(port=1, slots=9)

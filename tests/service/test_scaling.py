@@ -1,4 +1,5 @@
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -32,17 +33,19 @@ def test_each_of_them_then_has_no_more_than_its_target(queues: list[float], targ
     assert (wanted - 1) * target <= sum(queues) * (1 + 1e-9)
 
 
+@dataclass
+class Told:
+    """What Serve tells a policy."""
+
+    aggregated_metrics: Mapping[str, Mapping[str, float]] | None
+    current_num_replicas: int
+    running_replicas: Sequence[str]
+
+
 def test_a_replica_that_is_gone_counts_no_more() -> None:
-    situation = SimpleNamespace(
-        aggregated_metrics={QUEUE: {"one": 4.0, "gone": 400.0}},
-        current_num_replicas=1,
-        running_replicas=["one"],
-    )
+    situation = Told({QUEUE: {"one": 4.0, "gone": 400.0}}, 1, ["one"])
     assert QueuePolicy(target_queue=4)(situation) == (1, {})
 
 
 def test_nothing_changes_before_anybody_has_told() -> None:
-    situation = SimpleNamespace(
-        aggregated_metrics=None, current_num_replicas=2, running_replicas=["one", "two"]
-    )
-    assert QueuePolicy(target_queue=4)(situation) == (2, {})
+    assert QueuePolicy(target_queue=4)(Told(None, 2, ["one", "two"])) == (2, {})
