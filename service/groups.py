@@ -50,8 +50,9 @@ class Autoscaling(Part):
         description="How long fewer are wanted before replicas end, in s; each ends once its "
         "requests have.",
     )
+    # Serve warns below 10: that is how often replicas tell it of their requests.
     look_back_s: float = Field(
-        default=10.0, gt=0, le=3600, description="Seconds over which the queue's mean is taken."
+        default=20.0, gt=10, le=3600, description="Seconds over which the queue's mean is taken."
     )
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp
 
@@ -193,7 +193,7 @@ def steady_replicas(app: str) -> int:
     from ray import serve
 
     deployment = serve.status().applications[app].deployments[DEPLOYMENT]
-    states: Mapping[Any, int] = deployment.replica_states
+    states = cast("Mapping[str, int]", deployment.replica_states)
     return 0 if states.get("UPDATING") else states.get("RUNNING", 0)
 
 
