@@ -291,7 +291,7 @@ def exported(
     served: list[str] = []
     for spec in group.models:
         artifact = opened(spec, spec.settings(settings), hardware)
-        models.append(spec.model_copy(update={"source": str(artifact.folder)}))
+        models.append(spec.model_copy(update={"source": str(artifact.folder.absolute())}))
         served += [output.name for output in artifact.manifest.served]
     return group.model_copy(update={"models": tuple(models)}), served
 

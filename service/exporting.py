@@ -43,7 +43,7 @@ def artifact_of(model: str, settings: ServiceSettings, hardware: Hardware) -> Pa
     found = find_artifact(wanted, settings.cache_folder)
     if status.returncode != 0 or found is None:
         raise ExportFailed(
-            f"could not export {model!r}: the exporter ended with status {status.returncode}, "
-            "its message is above"
+            f"could not export {model!r}: the exporter ended with status {status.returncode}; "
+            "what it said is on standard error"
         )
     return found

@@ -155,7 +155,11 @@ class ModelGroup:
         try:
             for spec in wanted:
                 if spec not in self._live and spec not in self._staged:
-                    self._staged[spec] = await self._load_beside(spec)
+                    loaded = await self._load_beside(spec)
+                    if self._change != change:
+                        await asyncio.to_thread(loaded.close)
+                        raise Conflict("the change was given up while its models were loaded")
+                    self._staged[spec] = loaded
             names = [name for spec in wanted for name in names_of(self._found(spec))]
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:

@@ -107,7 +107,7 @@ def build(args: Mapping[str, Any]) -> Any:
         async def told(self) -> dict[str, Any]:
             return self.replica.told()
 
-        def record_autoscaling_stats(self) -> dict[str, float]:
+        async def record_autoscaling_stats(self) -> dict[str, float]:
             return {QUEUE: self.replica.models.at_hand}
 
     return ModelGroup.bind()
@@ -138,15 +138,21 @@ class EveryReplica:
         """Serve `wanted` in the place of `base`, everywhere. Raises `UnusableModel`, `Conflict`."""
         change = uuid.uuid4().hex
         try:
-            staged = await self._ask_all("stage", as_json(base), as_json(wanted), change)
-            raise_refusal(staged)
-            names: list[str] = staged[0]["names"]
+            # Here first: what can't be used is refused before anybody else looks at it, and what
+            # has to be exported is there for the replicas that have the same disk.
+            names = await self._here.stage(base, wanted, change)
+            raise_refusal(await self._ask_all("stage", as_json(base), as_json(wanted), change))
             await asyncio.to_thread(deploy, app_name(), wanted, names)
         except BaseException:
-            # Whom it doesn't reach lets go of what was staged after a while.
-            await asyncio.shield(self._ask_all("discard", change))
+            await asyncio.shield(self._let_go(change))
             raise
         await self._seen_everywhere(wanted)
+
+    async def _let_go(self, change: str) -> None:
+        """Close what was staged; replicas that can't be asked do so by themselves after a while."""
+        await self._here.discard(change)
+        with suppress(Conflict):
+            await self._ask_all("discard", change)
 
     async def _seen_everywhere(self, wanted: Wanted) -> None:
         """Wait until every replica serves `wanted`. Raises `Conflict` if one doesn't in time."""

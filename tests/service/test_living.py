@@ -188,6 +188,24 @@ async def test_what_was_staged_and_discarded_is_gone(folder: Path) -> None:
         assert names(group) == ["tiny", "other"]
 
 
+async def test_a_change_that_is_given_up_while_it_loads_leaves_nothing(folder: Path) -> None:
+    async with running(folder) as group:
+        first = group.wanted
+        staging = asyncio.create_task(group.stage(first, (*first, another(folder)), "one"))
+        await until(lambda: bool(group.registry.loading), "the model is being loaded")
+        await group.discard("one")
+        with pytest.raises(Conflict, match="given up"):
+            await staging
+        cancelled = asyncio.create_task(group.change(first, (*first, another(folder))))
+        await until(lambda: bool(group.registry.loading), "the model is being loaded")
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert names(group) == ["tiny"]
+        await group.change(first, (*first, another(folder)))
+        assert names(group) == ["tiny", "other"]
+
+
 async def test_a_model_that_loads_is_told_apart_from_one_that_doesn_t_exist(folder: Path) -> None:
     async with running(folder) as group:
         app = create_app(group.registry, group.settings, group.metrics)

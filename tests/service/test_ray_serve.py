@@ -34,6 +34,7 @@ def test_a_taken_port_is_replaced() -> None:
         assert free_port(preferred=port) != port
 
 
+@pytest.mark.ray
 def test_serve_takes_a_group_with_its_policy_and_its_models() -> None:
     group = Group(
         name="writers",
