@@ -1,8 +1,11 @@
-"""Groups behind Ray Serve, and models that change in every replica while requests run."""
+"""Groups, and models that change in every replica while requests run: behind Ray Serve, where one
+group has two replicas, and in one process under uvicorn.
+"""
 
 import asyncio
 import os
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +18,6 @@ from loadtests.service_process import Running, anatomy_program, serve
 from service.admin_commands import KEY_VARIABLE
 from service.api.keys import digest_of, new_key
 from tests.support.artifacts import golden, write_artifact
-
-pytestmark = pytest.mark.ray
 
 KEY = new_key()
 HEADERS = {"authorization": f"Bearer {KEY}"}
@@ -35,9 +36,17 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.ray), 1])
+def replicas(request: pytest.FixtureRequest) -> int:
+    """How many replicas the group at the root has; one where there is no Ray."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def service(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Two replicas of one group at the root, and another group that scales by its queue."""
+def service(
+    replicas: int, artifacts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A group at the root, and another that scales by its queue."""
     folder = tmp_path_factory.mktemp("living")
     (folder / "admins").write_text(f"somebody {digest_of(KEY)}\n")
     file = folder / "anatomy.yaml"
@@ -47,23 +56,24 @@ threads: 1
 groups:
   - name: writers
     models: [{{source: {artifacts / "writer"}, slots: 4}}]
-    replicas: 2
+    replicas: {replicas}
   - name: painters
     prefix: /painters
     models: [{{source: {artifacts / "painter"}, slots: 4}}]
     autoscaling: {{min: 1, max: 2, target_queue: 4}}
 """)
-    with serve(["--config", str(file)], log=folder / "log", start_timeout_s=90) as running:
+    options = ["--config", str(file), *(["--plain"] if replicas == 1 else [])]
+    with serve(options, log=folder / "log", start_timeout_s=90) as running:
         wait_for(f"{running.url}/painters/ready")
         yield running
 
 
 def wait_for(url: str) -> None:
-    transport = httpx.HTTPTransport(retries=3)
-    with httpx.Client(transport=transport, timeout=TIMEOUT_S) as client:
-        for _ in range(600):
-            if client.get(url).status_code == 200:
-                return
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        if httpx.get(url, timeout=TIMEOUT_S).status_code == 200:
+            return
+        time.sleep(0.1)
     pytest.fail(f"{url} was not ready")
 
 
@@ -85,7 +95,7 @@ def test_a_model_of_another_group_is_a_404_that_names_its_prefix(service: Runnin
 
 
 def test_models_come_and_go_in_every_replica_and_no_request_fails(
-    service: Running, artifacts: Path
+    service: Running, artifacts: Path, replicas: int
 ) -> None:
     seen: Counter[tuple[str, int]] = Counter()
 
@@ -113,16 +123,16 @@ def test_models_come_and_go_in_every_replica_and_no_request_fails(
         async with httpx.AsyncClient(base_url=service.url, timeout=TIMEOUT_S) as client:
             asking = [asyncio.create_task(ask(client, stream=i % 2 == 0)) for i in range(6)]
             loaded = await change(client, "POST", "", "new")
-            assert served(loaded) == [["writer", "new"]] * 2
+            assert served(loaded) == [["writer", "new"]] * replicas
             for answer in await asyncio.gather(*(asked_new(client) for _ in range(12))):
                 assert answer.status_code == 200, answer.text
             swapped = await change(client, "PUT", "writer", "painter")
-            assert served(swapped) == [["writer", "new"]] * 2
+            assert served(swapped) == [["writer", "new"]] * replicas
             refused = await change(client, "PUT", "writer", "wrong")
             assert refused.status_code == 422
             assert "golden outputs of model.onnx are off" in refused.text
             unloaded = await change(client, "DELETE", "new")
-            assert served(unloaded) == [["writer"]] * 2
+            assert served(unloaded) == [["writer"]] * replicas
             is_over = True
             await asyncio.gather(*asking)
 
