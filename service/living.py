@@ -199,13 +199,13 @@ class ModelGroup:
                 raise
             self._live = live
             self._staged = {spec: it for spec, it in self._staged.items() if spec not in live}
-            await self._end_staging()
             if gone:
                 self._draining += [loaded.name for loaded in gone]
                 self._start(self._retire(gone))
             if not self.registry.ready:
                 settle_memory()
                 self.registry.ready = True
+            await self._end_staging()
 
     def told(self) -> dict[str, Any]:
         """The state of this replica's models, as JSON."""

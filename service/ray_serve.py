@@ -62,9 +62,9 @@ ENVIRONMENT: dict[str, str] = {
 MAX_ONGOING_REQUESTS = 4096
 """Above what the engines admit: they refuse with the reason and a Retry-After, Serve can't."""
 
-
 SEEN_WITHIN_S = 60.0
 """How long Serve may take to bring a change to every replica, which have loaded it already."""
+
 POLL_S = 0.1
 
 
@@ -173,10 +173,12 @@ class EveryReplica:
     async def _ask_all(self, method: str, *args: Any) -> list[Any]:
         """The answer of every replica that runs. Raises `Conflict` where they can't be asked.
 
-        A replica that takes over a configuration can't be asked meanwhile, and the list of those
-        that can is behind by a moment.
+        A replica that takes over a configuration can't be asked meanwhile, the list of those that
+        can is behind by a moment, and one may die: all are asked again then, so that what is asked
+        has to bear it.
         """
         from ray import serve
+        from ray.exceptions import RayActorError
         from ray.serve.exceptions import DeploymentUnavailableError
 
         handle = serve.get_deployment_handle(DEPLOYMENT, app_name())
@@ -184,7 +186,7 @@ class EveryReplica:
         while time.monotonic() < until:
             running = await asyncio.to_thread(steady_replicas, app_name())
             if running:
-                with suppress(DeploymentUnavailableError):
+                with suppress(DeploymentUnavailableError, RayActorError):
                     found: list[Any] = await handle.broadcast(method, *args).results_async()
                     if len(found) >= running:
                         return found
