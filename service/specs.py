@@ -47,19 +47,8 @@ def require_known(given: Mapping[object, object], accepted: tuple[str, ...]) -> 
             raise ValueError(f"unknown key {key!r}; {hint}accepted: {', '.join(accepted)}")
 
 
-def own_limits() -> type[Part]:
-    """A part with every setting of `PER_MODEL`, with its range; None leaves it to the service."""
-    fields: dict[str, Any] = {}
-    for name in PER_MODEL:
-        known = ServiceSettings.model_fields[name]
-        kind: Any = known.annotation
-        bounded: Any = Annotated[(kind, *known.metadata)] if known.metadata else kind
-        fields[name] = (bounded | None, Field(default=None, description=known.description))
-    return create_model("ModelLimits", __base__=Part, **fields)
-
-
-class ModelSpec(own_limits()):
-    """A model that is served, or asked for."""
+class NamedSource(Part):
+    """Where a model comes from, and what it is called."""
 
     source: str = Field(
         min_length=1,
@@ -102,6 +91,21 @@ class ModelSpec(own_limits()):
     def label(self) -> str:
         """What it is called before its artifact was read."""
         return self.name or default_name(self.source)
+
+
+def with_limits(base: type[NamedSource]) -> type[NamedSource]:
+    """`base` with every setting of `PER_MODEL`, with its range; None leaves it to the service."""
+    fields: dict[str, Any] = {}
+    for name in PER_MODEL:
+        known = ServiceSettings.model_fields[name]
+        kind: Any = known.annotation
+        bounded: Any = Annotated[(kind, *known.metadata)] if known.metadata else kind
+        fields[name] = (bounded | None, Field(default=None, description=known.description))
+    return create_model("LimitedSource", __base__=base, **fields)
+
+
+class ModelSpec(with_limits(NamedSource)):
+    """A model that is served, or asked for, with the limits that it has of its own."""
 
     def settings(self, service: ServiceSettings) -> ServiceSettings:
         """The service's settings with this model's own in their place."""
