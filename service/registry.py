@@ -5,8 +5,8 @@ old one's place, in one step, so that a look-up finds what was or what is, and n
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from dataclasses import dataclass
+from typing import cast
 
 from service.errors import NotReady, UnknownModel
 from service.in_flight import InFlight
@@ -19,18 +19,12 @@ from service.messages import (
     Task,
 )
 
-Model = TypeVar("Model", bound=ServedModel)
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """The served models by task and name. Never changed: another takes its place."""
 
-    embedding: Mapping[str, EmbeddingModel] = field(default_factory=dict[str, EmbeddingModel])
-    classification: Mapping[str, ClassificationModel] = field(
-        default_factory=dict[str, ClassificationModel]
-    )
-    generation: Mapping[str, GenerationModel] = field(default_factory=dict[str, GenerationModel])
+    by_task: Mapping[Task, Mapping[str, ServedModel]]
 
     @classmethod
     def of(cls, models: Sequence[ServedModel]) -> "Table":
@@ -41,18 +35,12 @@ class Table:
             if any(name in named for named in by_task.values()):
                 raise ValueError(f"two models are named {name!r}; each needs a name of its own")
             by_task[model.card.task][name] = model
-        return cls(
-            cast("dict[str, EmbeddingModel]", by_task[Task.EMBED]),
-            cast("dict[str, ClassificationModel]", by_task[Task.CLASSIFY]),
-            cast("dict[str, GenerationModel]", by_task[Task.GENERATE]),
-        )
+        return cls(by_task)
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
         """All of them, by task."""
-        return (
-            *self.embedding.values(), *self.classification.values(), *self.generation.values()
-        )  # fmt: skip
+        return tuple(model for named in self.by_task.values() for model in named.values())
 
 
 def nowhere(name: str) -> None:
@@ -74,7 +62,7 @@ class Registry:
         self.loading: frozenset[str] = frozenset()
         self.elsewhere: Callable[[str], str | None] = nowhere
         self.in_flight = InFlight()
-        self._table = Table()
+        self._table = Table.of(())
 
     def add_embedding(self, model: EmbeddingModel) -> None:
         """Serve an embedding model. Raises `ValueError` when its name is taken."""
@@ -97,11 +85,11 @@ class Registry:
 
     def embedding(self, name: str | None = None) -> EmbeddingModel:
         """The embedding model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
-        return self._find(self._table.embedding, Task.EMBED, name)
+        return cast(EmbeddingModel, self._find(Task.EMBED, name))
 
     def classification(self, name: str | None = None) -> ClassificationModel:
         """The classification model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
-        return self._find(self._table.classification, Task.CLASSIFY, name)
+        return cast(ClassificationModel, self._find(Task.CLASSIFY, name))
 
     def ranker(self, name: str | None = None) -> ServedModel:
         """What compares two texts: a classifier that ranks, or an embedding model.
@@ -110,7 +98,9 @@ class Registry:
         `UnknownModel`, `NotReady`.
         """
         self.require_ready()
-        rankers = [model for model in self._table.classification.values() if model.card.ranks]
+        rankers = [
+            model for model in self._table.by_task[Task.CLASSIFY].values() if model.card.ranks
+        ]
         if name is None:
             return rankers[0] if rankers else self.embedding()
         for model in rankers:
@@ -120,7 +110,7 @@ class Registry:
 
     def generation(self, name: str | None = None) -> GenerationModel:
         """The generation model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
-        return self._find(self._table.generation, Task.GENERATE, name)
+        return cast(GenerationModel, self._find(Task.GENERATE, name))
 
     def first(self) -> ServedModel:
         """The model that answers where a route names neither a model nor a task.
@@ -153,8 +143,9 @@ class Registry:
         if not self.ready:
             raise NotReady("the service is starting or stopping: its models don't answer now")
 
-    def _find(self, models: Mapping[str, Model], task: Task, name: str | None) -> Model:
+    def _find(self, task: Task, name: str | None) -> ServedModel:
         self.require_ready()
+        models = self._table.by_task[task]
         if name is None:
             for model in models.values():
                 return model
