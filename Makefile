@@ -23,7 +23,7 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
 TOOLS := wordnet-base wrk iproute2
 
-.PHONY: help setup setup-tools serve supersense test check bench bench-ray clean
+.PHONY: help setup setup-tools serve supersense test test-image check bench bench-ray clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -86,11 +86,17 @@ supersense: $(VENV)/.serve
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(ARGS)
 
+# The environments of an image, made as its Dockerfile makes them, and served from: minutes.
+test-image: $(VENV)/.test
+	@$(BIN)/python -m pytest -m image tests/deploy
+
 check: $(VENV)/.check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint deploy/image/Dockerfile
+	@$(BIN)/shellcheck .ci/run deploy/image/steps.sh service/haproxy-on-loopback
 
 # Every job against every peer, which are installed first: an hour or two on two cores.
 bench: $(VENV)/.test
