@@ -4,14 +4,17 @@ Its routes name no model: each is answered by the service's default for the task
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from service.api import bodies
+from service.api.answers import tei as answers
+from service.api.described import COMPUTES, READS_TEXT, DescribedRoute, Handler, post
 from service.api.exchange import Dialect, Exchange, answered, exchange_of
 from service.api.ranking import Comparing, Names
 from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, rows_json
@@ -20,8 +23,8 @@ from service.api.tei_types import (
     EmbedAllBody,
     EmbedBody,
     PredictBody,
-    RerankBody,
     SimilarityBody,
+    TeiRerankBody,
     TokenizeBody,
 )
 from service.engines.pooling import ranked, unit
@@ -36,8 +39,6 @@ MOST_NUMBERS = 2**22
 MOST_TOKENS = 2**18
 """Of a request that is only tokenized, or decoded."""
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 @dataclass(frozen=True, slots=True)
 class TextEmbeddingsInference:
@@ -48,26 +49,58 @@ class TextEmbeddingsInference:
     offload: Offload
     limits: bodies.BodyLimits
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[DescribedRoute]:
         """The routes that this dialect answers; errors are told in its own shape."""
-        handlers: dict[str, Handler] = {
-            "/": self.dispatch,
-            "/embed": self.embed,
-            "/embed_all": self.embed_all,
-            "/predict": self.predict,
-            "/rerank": self.rerank,
-            "/similarity": self.similarity,
-            "/tokenize": self.tokenize,
-            "/decode": self.decode,
-        }
+        any_body = EmbedBody | TeiRerankBody | PredictBody
+        insects, time_flies = "Fruit flies like a banana.", "Time flies."
+        one = {"inputs": insects}
+        ranked_texts = {"query": "What do insects eat?", "texts": [insects, time_flies]}
+        compared = {"inputs": {"source_sentence": time_flies, "sentences": [insects]}}
         return [
-            Route(path, self.in_this_dialect(handler), methods=["POST"])
-            for path, handler in handlers.items()
+            self._computing("/", self.dispatch, any_body, answers.Dispatched, one),
+            self._computing("/embed", self.embed, EmbedBody, answers.Vectors, one),
+            self._computing(
+                "/embed_all", self.embed_all, EmbedAllBody, answers.VectorsOfTokens, one
+            ),
+            self._computing("/predict", self.predict, PredictBody, answers.Predictions, one),
+            self._computing("/rerank", self.rerank, TeiRerankBody, answers.Ranks, ranked_texts),
+            self._computing(
+                "/similarity", self.similarity, SimilarityBody, answers.Cosines, compared
+            ),
+            self._reading("/tokenize", self.tokenize, TokenizeBody, answers.TokensOfTexts, one),
+            self._reading("/decode", self.decode, DecodeBody, answers.Texts, {"ids": [[101, 102]]}),
         ]
+
+    def _computing(self, path: str, handler: Handler, *types: Any) -> DescribedRoute:
+        return self._route(path, handler, *types, raises=COMPUTES, counts=True)
+
+    def _reading(self, path: str, handler: Handler, *types: Any) -> DescribedRoute:
+        return self._route(path, handler, *types, raises=READS_TEXT)
+
+    def _route(
+        self,
+        path: str,
+        handler: Handler,
+        body: Any,
+        answer: Any,
+        example: Mapping[str, Any],
+        **more: Any,
+    ) -> DescribedRoute:
+        return post(
+            path,
+            self.in_this_dialect(handler),
+            group="text-embeddings-inference",
+            body=body,
+            answer=answer,
+            dialect=Dialect.TEI,
+            example=example,
+            **more,
+        )
 
     def in_this_dialect(self, handler: Handler) -> Handler:
         """`handler`, whose errors have this dialect's shape and whose answers its headers."""
 
+        @wraps(handler)
         async def handle(request: Request) -> Response:
             exchange = exchange_of(request.scope)
             exchange.dialect = Dialect.TEI
@@ -175,7 +208,7 @@ class TextEmbeddingsInference:
 
     async def rerank(self, request: Request) -> Response:
         """`POST /rerank`: texts by how relevant they are to a query, the most relevant first."""
-        body = await bodies.read(request, RerankBody, self.limits)
+        body = await bodies.read(request, TeiRerankBody, self.limits)
         exchange = exchange_of(request.scope)
         self.tokenizing.require_count(len(body.texts), field="texts")
         names = Names(lambda _: "query", lambda place: f"texts[{place}]")

@@ -76,7 +76,7 @@ class PredictBody(Truncating):
     raw_scores: bool = Field(False, description="The head's own scores, not probabilities.")
 
 
-class RerankBody(Truncating):
+class TeiRerankBody(Truncating):
     """`POST /rerank`."""
 
     query: str = Field(min_length=1)
