@@ -4,6 +4,8 @@
 #   make serve ARGS=--plain  the same under uvicorn alone, without Ray
 #   make supersense          train the default classifier's head again (Debian's wordnet-base)
 #   make test | make check   the tests | formatting, lint, types and the imports between floors
+#   make fuzz                thousands of requests of every shape that the schema tells of, or doesn't
+#   make conformance         every client against the default models; writes docs/conformance.md
 #   make bench               ours against every peer; writes docs/benchmarks.md
 #
 # PYTHON=python3.12 chooses an interpreter. TORCH_ARGS goes to pip when it installs torch, for a
@@ -23,7 +25,7 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
 TOOLS := wordnet-base wrk iproute2
 
-.PHONY: help setup setup-tools serve supersense test check bench bench-ray clean
+.PHONY: help setup setup-tools serve supersense test check fuzz conformance bench bench-ray clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -92,6 +94,21 @@ check: $(VENV)/.check
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
+# Minutes, on the default models.
+fuzz: $(VENV)/.test
+	@SCHEMA_EXAMPLES=40 $(BIN)/python -m pytest tests/end_to_end/test_schema.py -s $(ARGS)
+
+# Clients have an environment of their own: what they want of each other's versions is theirs.
+CLIENTS := .venv-clients
+$(CLIENTS)/.clients: tests/conformance/requirements.txt | $(BIN)/python
+	@echo "Installing the clients into $(CLIENTS) …"
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --quiet --disable-pip-version-check install -r $<
+	@touch $@
+
+conformance: $(VENV)/.test $(CLIENTS)/.clients
+	@$(BIN)/python -m tests.conformance $(abspath $(CLIENTS))/bin/python
+
 # Every job against every peer, which are installed first: an hour or two on two cores.
 bench: $(VENV)/.test
 	@$(BIN)/python -m loadtests.peers limits
@@ -104,5 +121,5 @@ bench-ray: $(VENV)/.test
 	@$(BIN)/python -m loadtests.ray_cost $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

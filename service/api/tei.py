@@ -190,17 +190,20 @@ class TextEmbeddingsInference:
                     inputs = await self.tokenizing.texts(
                         model, texts, fields=fields, truncation=body.truncation
                     )
-            scores = exchange.ran(await model.classify(inputs, raw=body.raw_scores))
+            scores = exchange.ran(await model.classify(inputs, raw=body.wants_raw))
             note_compute(exchange, inputs, characters_of(items))
 
             def write() -> Response:
                 require_finite(scores, model.card.name, "score")
                 labels = model.card.labels
                 found = [
-                    [{"score": float(row[place]), "label": labels[place]} for place in ranked(row)]
+                    [
+                        {"score": float(row[place]), "label": labels[place]}
+                        for place in ranked(row)[: body.most]
+                    ]
                     for row in scores
                 ]
-                return json_response(found if is_nested else found[0])
+                return json_response(found if is_nested or body.wants_lists else found[0])
 
             return await self.offload.run(scores.size * BYTES_PER_NUMBER, write)
 
