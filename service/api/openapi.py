@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
-from starlette.routing import BaseRoute
 
 from service.api.answers.openai import OpenAIError
 from service.api.answers.tei import TeiError
@@ -232,11 +231,6 @@ class OpenApi:
             "headers": headers_of(["x-request-id", *extra]),
             "content": {JSON: {"schema": self._schema(error_of(about))}},
         }
-
-
-def described_routes(routes: Sequence[BaseRoute]) -> list[DescribedRoute]:
-    """Those of `routes` that say what they do."""
-    return [route for route in routes if isinstance(route, DescribedRoute)]
 
 
 def path_of(route: DescribedRoute) -> str:

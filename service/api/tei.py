@@ -18,6 +18,7 @@ from service.api.described import COMPUTES, READS_TEXT, DescribedRoute, Handler,
 from service.api.exchange import Dialect, Exchange, answered, exchange_of
 from service.api.ranking import Comparing, Names
 from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, rows_json
+from service.api.tei_headers import compute_headers, note_compute
 from service.api.tei_types import (
     DecodeBody,
     EmbedAllBody,
@@ -57,25 +58,24 @@ class TextEmbeddingsInference:
         ranked_texts = {"query": "What do insects eat?", "texts": [insects, time_flies]}
         compared = {"inputs": {"source_sentence": time_flies, "sentences": [insects]}}
         return [
-            self._computing("/", self.dispatch, any_body, answers.Dispatched, one),
-            self._computing("/embed", self.embed, EmbedBody, answers.Vectors, one),
-            self._computing(
-                "/embed_all", self.embed_all, EmbedAllBody, answers.VectorsOfTokens, one
+            self._route("/", self.dispatch, any_body, answers.Dispatched, one),
+            self._route("/embed", self.embed, EmbedBody, answers.Vectors, one),
+            self._route("/embed_all", self.embed_all, EmbedAllBody, answers.VectorsOfTokens, one),
+            self._route("/predict", self.predict, PredictBody, answers.Predictions, one),
+            self._route("/rerank", self.rerank, TeiRerankBody, answers.Ranks, ranked_texts),
+            self._route("/similarity", self.similarity, SimilarityBody, answers.Cosines, compared),
+            self._route(
+                "/tokenize", self.tokenize, TokenizeBody, answers.TokensOfTexts, one, computes=False
             ),
-            self._computing("/predict", self.predict, PredictBody, answers.Predictions, one),
-            self._computing("/rerank", self.rerank, TeiRerankBody, answers.Ranks, ranked_texts),
-            self._computing(
-                "/similarity", self.similarity, SimilarityBody, answers.Cosines, compared
+            self._route(
+                "/decode",
+                self.decode,
+                DecodeBody,
+                answers.Texts,
+                {"ids": [[101, 102]]},
+                computes=False,
             ),
-            self._reading("/tokenize", self.tokenize, TokenizeBody, answers.TokensOfTexts, one),
-            self._reading("/decode", self.decode, DecodeBody, answers.Texts, {"ids": [[101, 102]]}),
         ]
-
-    def _computing(self, path: str, handler: Handler, *types: Any) -> DescribedRoute:
-        return self._route(path, handler, *types, raises=COMPUTES, counts=True)
-
-    def _reading(self, path: str, handler: Handler, *types: Any) -> DescribedRoute:
-        return self._route(path, handler, *types, raises=READS_TEXT)
 
     def _route(
         self,
@@ -84,7 +84,8 @@ class TextEmbeddingsInference:
         body: Any,
         answer: Any,
         example: Mapping[str, Any],
-        **more: Any,
+        *,
+        computes: bool = True,
     ) -> DescribedRoute:
         return post(
             path,
@@ -92,9 +93,10 @@ class TextEmbeddingsInference:
             group="text-embeddings-inference",
             body=body,
             answer=answer,
+            raises=COMPUTES if computes else READS_TEXT,
             dialect=Dialect.TEI,
+            counts=computes,
             example=example,
-            **more,
         )
 
     def in_this_dialect(self, handler: Handler) -> Handler:
@@ -351,26 +353,6 @@ class TextEmbeddingsInference:
             return Response(rows_json(found), media_type="application/json")
 
         return await self.offload.run(size, write)
-
-
-def compute_headers(exchange: Exchange, total_s: float) -> dict[str, str]:
-    """What a request took, in whole milliseconds, and how much of it there was."""
-    timings = exchange.timings
-    seconds = {
-        "x-compute-time": total_s,
-        "x-total-time": total_s,
-        "x-tokenization-time": timings.get("tokenize", 0.0),
-        "x-queue-time": timings.get("queue", 0.0),
-        "x-inference-time": timings.get("run", 0.0),
-    }
-    headers = {name: str(round(value * 1000)) for name, value in seconds.items()}
-    counts = {f"x-compute-{what}": str(count) for what, count in exchange.compute.items()}
-    return headers | counts
-
-
-def note_compute(exchange: Exchange, inputs: Inputs, characters: int) -> None:
-    """How much was read, for the headers."""
-    exchange.compute = {"characters": characters, "tokens": inputs.tokens}
 
 
 def items_of(inputs: str | list[str] | list[list[str]]) -> tuple[list[list[str]], bool]:
