@@ -21,11 +21,12 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c const
 TORCH := $(shell grep -E '^torch==' constraints.txt)
 
 # Debian packages that some tests and load tests use: WordNet's glosses (supersense), a light HTTP
-# load generator, and `ss` (which ports listen). kubectl, which renders the manifests where it is
+# load generator, `ss` (which ports listen), and Prometheus with promtool. kubectl, which renders the manifests where it is
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
-TOOLS := wordnet-base wrk iproute2
+TOOLS := wordnet-base wrk iproute2 prometheus
 
-.PHONY: help setup setup-tools serve supersense test check fuzz conformance bench bench-ray clean
+.PHONY: help setup setup-tools serve supersense test test-image check fuzz conformance bench \
+	bench-ray monitor clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -88,11 +89,17 @@ supersense: $(VENV)/.serve
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(ARGS)
 
+# The environments of an image, made as its Dockerfile makes them, and served from: minutes.
+test-image: $(VENV)/.test
+	@$(BIN)/python -m pytest -m image tests/deploy
+
 check: $(VENV)/.check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint deploy/image/Dockerfile
+	@$(BIN)/shellcheck .ci/run deploy/image/steps.sh deploy/monitoring/monitor.sh service/haproxy-on-loopback
 
 # Minutes, on the default models.
 fuzz: $(VENV)/.test
@@ -119,6 +126,10 @@ bench: $(VENV)/.test
 
 bench-ray: $(VENV)/.test
 	@$(BIN)/python -m loadtests.ray_cost $(ARGS)
+
+# A real Prometheus (Debian's) against the service on port 8000, until Ctrl-C.
+monitor:
+	@deploy/monitoring/monitor.sh $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from export.artifact import MANIFEST, Precision
+from export.artifact import MANIFEST, Precision, digests
 
 EXPORTER_VERSION = "5"
 """Part of every cache key: raise it when what is written changes."""
@@ -110,8 +110,12 @@ def default_name(source: str) -> str:
 
 
 def cache_key(wanted: Recipe) -> str:
-    """Sixteen hexadecimal digits that change with the recipe, local files and the exporter."""
-    heads = [(head.name, fingerprint(head.folder)) for head in wanted.heads]
+    """Sixteen hexadecimal digits that change with the recipe, local files and the exporter.
+
+    Heads come with the package and count by their content: installed a second time, they are the
+    same. A source of one's own may be large, and counts by its files' times.
+    """
+    heads = [(head.name, digests(head.folder)) for head in wanted.heads]
     parts = asdict(wanted) | {"heads": heads, "exporter": EXPORTER_VERSION}
     local = Path(wanted.source)
     if local.exists():

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Command] = {
     "generate": Command("service.commands", "Prompts to continuations, a line each."),
     "key": Command("service.commands", "Make an API key."),
     "models": Command("service.commands", "The embedded models and what is cached."),
+    "doctor": Command("service.commands", "What is wrong with this machine, and what to do."),
     "models families": Command(
         "model_core.commands",
         "The family tree: which checkpoints are read.",

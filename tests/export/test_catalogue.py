@@ -1,5 +1,7 @@
 """Recipes and the cache: which artifact belongs to which question."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,16 @@ def test_a_changed_file_of_a_local_source_asks_for_a_new_artifact(tmp_path: Path
     assert artifact_folder(recipe(str(checkpoint)), tmp_path) == before
     (checkpoint / "config.json").write_text('{"changed": true}')
     assert artifact_folder(recipe(str(checkpoint)), tmp_path) != before
+
+
+def test_a_head_that_is_installed_a_second_time_is_the_same(tmp_path: Path) -> None:
+    wanted = recipe("minilm")
+    (head,) = wanted.heads
+    shutil.copytree(head.folder, tmp_path / "head", copy_function=shutil.copyfile)
+    elsewhere = replace(wanted, heads=(replace(head, folder=tmp_path / "head"),))
+    assert artifact_folder(elsewhere, tmp_path) == artifact_folder(wanted, tmp_path)
+    (tmp_path / "head" / "head.json").write_text("{}")
+    assert artifact_folder(elsewhere, tmp_path) != artifact_folder(wanted, tmp_path)
 
 
 def test_only_a_finished_artifact_is_found(tmp_path: Path) -> None:
