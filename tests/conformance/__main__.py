@@ -67,8 +67,8 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
 def page(rows: Iterable[Row]) -> str:
     """The whole of `docs/conformance.md`."""
     parts = [HEAD]
-    ordered = sorted(set(rows), key=lambda row: row.client)
-    for (client, version), group in groupby(ordered, key=lambda row: (row.client, row.version)):
+    ordered = sorted(set(rows), key=client_of)
+    for (client, version), group in groupby(ordered, key=client_of):
         lines = [f"## {client} {version}", "", "| call | outcome | |", "| --- | --- | --- |"]
         lines += [
             f"| {row.call} | {row.outcome} | {row.why} |"
@@ -76,6 +76,11 @@ def page(rows: Iterable[Row]) -> str:
         ]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def client_of(row: Row) -> tuple[str, str]:
+    """Its name and version."""
+    return row.client, row.version
 
 
 if __name__ == "__main__":
