@@ -1,6 +1,6 @@
 """Routes that say what they read and answer, beside their handlers: `/openapi.json` is made of it.
 
-Every route of the service is made here, by `get` or `post`.
+Every route of the service is made here: by `get` or `post`, or as a `DescribedRoute`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,6 +36,7 @@ READS_TEXT: Errors = (*LOOKS_UP, DeadlineExceeded)
 COMPUTES: Errors = (*READS_TEXT, TooManyTokens, Overloaded, EngineFailure)
 """What a route raises that runs a model."""
 READS_BODY: Errors = (InvalidRequest, BodyTooLarge)
+Method = Literal["GET", "POST", "PUT", "DELETE"]
 JSON = "application/json"
 PROJECT_VERSION = version("transformer-anatomy")
 
@@ -66,7 +67,7 @@ class DescribedRoute(Route):
     """A route of one method, with its description."""
 
     def __init__(
-        self, method: Literal["GET", "POST"], path: str, handler: Handler, description: Description
+        self, method: Method, path: str, handler: Handler, description: Description
     ) -> None:
         super().__init__(path, handler, methods=[method])
         self.method = method

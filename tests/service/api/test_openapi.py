@@ -57,7 +57,7 @@ async def test_every_route_of_the_application_is_told() -> None:
     }
     there: set[tuple[str, str]] = set()
     for route in app.routes:
-        assert isinstance(route, DescribedRoute), f"{route} is made by neither get nor post"
+        assert isinstance(route, DescribedRoute), f"{route} says nothing of itself"
         there.add((route.method, re.sub(r":\w+}", "}", route.path)))
     assert told == there
 
