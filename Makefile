@@ -103,7 +103,7 @@ check: $(VENV)/.check
 
 # Minutes, on the default models.
 fuzz: $(VENV)/.test
-	@SCHEMA_EXAMPLES=40 $(BIN)/python -m pytest tests/end_to_end/test_schema.py -s $(ARGS)
+	@SCHEMA_EXAMPLES=12 $(BIN)/python -m pytest tests/end_to_end/test_schema.py -s $(ARGS)
 
 # Clients have an environment of their own: what they want of each other's versions is theirs.
 CLIENTS := .venv-clients
