@@ -4,6 +4,8 @@
 #   make serve ARGS=--plain  the same under uvicorn alone, without Ray
 #   make supersense          train the default classifier's head again (Debian's wordnet-base)
 #   make test | make check   the tests | formatting, lint, types and the imports between floors
+#   make fuzz                thousands of requests of every shape that the schema tells of, or doesn't
+#   make conformance         every client against the default models; writes docs/conformance.md
 #   make bench               ours against every peer; writes docs/benchmarks.md
 #
 # PYTHON=python3.12 chooses an interpreter. TORCH_ARGS goes to pip when it installs torch, for a
@@ -23,7 +25,8 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
 TOOLS := wordnet-base wrk iproute2 prometheus
 
-.PHONY: help setup setup-tools serve supersense test test-image check bench bench-ray monitor clean
+.PHONY: help setup setup-tools serve supersense test test-image check fuzz conformance bench \
+	bench-ray monitor clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -98,6 +101,21 @@ check: $(VENV)/.check
 	@$(BIN)/hadolint deploy/image/Dockerfile
 	@$(BIN)/shellcheck .ci/run deploy/image/steps.sh deploy/monitoring/monitor.sh service/haproxy-on-loopback
 
+# Minutes, on the default models.
+fuzz: $(VENV)/.test
+	@SCHEMA_EXAMPLES=12 $(BIN)/python -m pytest tests/end_to_end/test_schema.py -s $(ARGS)
+
+# Clients have an environment of their own: what they want of each other's versions is theirs.
+CLIENTS := .venv-clients
+$(CLIENTS)/.clients: tests/conformance/requirements.txt | $(BIN)/python
+	@echo "Installing the clients into $(CLIENTS) …"
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --quiet --disable-pip-version-check install -r $<
+	@touch $@
+
+conformance: $(VENV)/.test $(CLIENTS)/.clients
+	@$(BIN)/python -m tests.conformance $(abspath $(CLIENTS))/bin/python
+
 # Every job against every peer, which are installed first: an hour or two on two cores.
 bench: $(VENV)/.test
 	@$(BIN)/python -m loadtests.peers limits
@@ -114,5 +132,5 @@ monitor:
 	@deploy/monitoring/monitor.sh $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.admin import Admin
 from service.api.bodies import BodyLimits
 from service.api.classify import Classify
+from service.api.documentation import Documentation
 from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error, on_http_error
 from service.api.exchange import SCOPE_KEY, ClientLeft, Deadline, Dialect, Exchange
 from service.api.keys import ApiKeys, RequireKey
@@ -94,24 +95,29 @@ def create_app(
             offload.close()
 
     theirs = TextEmbeddingsInference(registry, tokenizing, offload, limits).routes()
-    admin: list[Route] = []
+    routes = [
+        *Operations(registry, settings, metrics).routes(),
+        *OpenAI(registry, tokenizing, offload, limits, generation).routes(),
+        *Classify(registry, tokenizing, offload, limits, now).routes(),
+        *Ranking(registry, tokenizing, offload, limits, now).routes(),
+        *theirs,
+    ]
     if control is not None and settings.admin_keys_file is not None:
-        admin = Admin(control, limits).routes()
+        routes += Admin(control, limits).routes()
+    documentation = Documentation(
+        registry, offload, routes, with_keys=settings.api_keys_file is not None
+    )
     app = Starlette(
-        routes=[
-            *Operations(registry, settings, metrics).routes(),
-            *OpenAI(registry, tokenizing, offload, limits, generation).routes(),
-            *Classify(registry, tokenizing, offload, limits, now).routes(),
-            *Ranking(registry, tokenizing, offload, limits, now).routes(),
-            *theirs,
-            *admin,
-        ],
+        routes=[*routes, *documentation.routes()],
         middleware=[
             Middleware(
                 RequestBoundary,
                 metrics=metrics,
                 timeout_s=settings.request_timeout_s,
-                dialects={route.path: Dialect.TEI for route in theirs if route.path != SHARED},
+                dialects={
+                    f"POST {SHARED}" if route.path == SHARED else route.path: Dialect.TEI
+                    for route in theirs
+                },
             ),
             *guards(settings),
             Middleware(CountInFlight, in_flight=registry.in_flight),
@@ -173,7 +179,8 @@ class RequestBoundary:
         scope[SCOPE_KEY] = exchange
         began = time.perf_counter()
         exchange.deadline = deadline_of(scope, began, self._timeout_s)
-        exchange.dialect = self._dialects.get(scope["path"], Dialect.OPENAI)
+        path, shared = scope["path"], f"{scope['method']} {scope['path']}"
+        exchange.dialect = self._dialects.get(path, self._dialects.get(shared, Dialect.OPENAI))
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:

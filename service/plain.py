@@ -30,7 +30,12 @@ class UnderPrefix:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if self._prefix and (path + "/").startswith(self._prefix + "/"):
-            scope = {**scope, "root_path": "", "path": path.removeprefix(self._prefix) or "/"}
+            scope = {
+                **scope,
+                "root_path": "",
+                "app_root_path": self._prefix,  # for those who tell the address
+                "path": path.removeprefix(self._prefix) or "/",
+            }
         await self._app(scope, receive, send)
 
 

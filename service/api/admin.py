@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from service.api import bodies
+from service.api.answers.admin import State
+from service.api.described import READS_BODY, DescribedRoute, Description, get, post
 from service.api.responses import json_response
-from service.errors import Conflict, InvalidRequest, UnknownModel
+from service.errors import Conflict, InvalidRequest, NotReady, UnknownModel, UnusableModel
 from service.living import Control, Wanted, told_of
 from service.specs import ModelSpec
 
@@ -30,13 +31,24 @@ class Admin:
     control: Control
     limits: bodies.BodyLimits
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[DescribedRoute]:
         """The routes of admins."""
+        group, one = "Administration", "/admin/models/{name:path}"
+        changes = (Conflict, NotReady, UnusableModel)
+        swaps = Description(group, State, ModelBody, (*READS_BODY, UnknownModel, *changes))
+        unloads = Description(group, State, raises=(UnknownModel, *changes))
         return [
-            Route("/admin/models", self.models, methods=["GET"]),
-            Route("/admin/models", self.load, methods=["POST"]),
-            Route("/admin/models/{name:path}", self.swap, methods=["PUT"]),
-            Route("/admin/models/{name:path}", self.unload, methods=["DELETE"]),
+            get("/admin/models", self.models, group=group, answer=State, raises=(NotReady,)),
+            post(
+                "/admin/models",
+                self.load,
+                group=group,
+                body=ModelBody,
+                answer=State,
+                raises=changes,
+            ),
+            DescribedRoute("PUT", one, self.swap, swaps),
+            DescribedRoute("DELETE", one, self.unload, unloads),
         ]
 
     async def models(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 
 from service.api.exchange import Dialect, exchange_of
 from service.errors import (
@@ -133,5 +134,17 @@ def on_http_error(request: Request, error: Exception) -> Response:
         message = f"{message}: {request.method} {request.scope['path']}"[:200]
     status = error.status_code
     answer = Answer(status, "invalid_request_error", code, status, "Validation")
-    headers = dict(error.headers or {})
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(methods_of(request))
     return error_response(message, answer, headers=headers, dialect=exchange.dialect)
+
+
+def methods_of(request: Request) -> list[str]:
+    """What the path of `request` accepts, of all its routes: starlette tells of the first alone."""
+    scope = {**request.scope, "method": ""}
+    routes: list[BaseRoute] = request.app.routes
+    of_path = [route for route in routes if route.matches(scope)[0] is not Match.NONE]
+    return sorted(
+        {name for route in of_path if isinstance(route, Route) for name in route.methods or ()}
+    )

@@ -20,8 +20,9 @@ from service.registry import Registry
 from service.settings import ServiceSettings
 from service.specs import ModelSpec
 from tests.support.fakes import FakeEmbeddingModel
+from tests.support.schema import require_told, strict
 from tests.support.servers import running
-from tests.support.service import client_of
+from tests.support.service import client_of, document_of
 
 ADMIN, USER = new_key(), new_key()
 ONE, TWO = ModelSpec(source="/models/one-1234"), ModelSpec(source="hf:org/two")
@@ -48,7 +49,7 @@ class FakeControl:
         self.wanted = wanted
 
     async def replicas(self) -> list[dict[str, Any]]:
-        return [{"models": []}, {"models": []}]
+        return [{"models": [], "loading": [], "draining": []} for _ in range(2)]
 
 
 @pytest.fixture
@@ -227,3 +228,20 @@ def test_a_service_passes_over_the_key_of_those_who_ask_it(
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, ADMIN)
     assert ServiceSettings().admin_keys_file is None
+
+
+async def test_the_routes_are_told_and_answer_as_told(keys: dict[str, Path]) -> None:
+    body = {"source": "hf:org/three", "precision": "int8", "slots": 4}
+    app = app_of(FakeControl(), admin_keys_file=keys["admin_keys_file"])
+    document = strict(await document_of(app))
+    async with client_of(app) as client:
+        for method, path in (("post", "/admin/models"), ("get", "/admin/models")):
+            answer = await client.request(method, path, headers=bearer(ADMIN), json=body)
+            require_told(document, path, method, answer)
+        for method in ("put", "delete"):
+            path = "/admin/models/{name}"
+            url = path.replace("{name}", "one")
+            require_told(document, path, method, await client.request(method, url))
+            answer = await client.request(method, url, headers=bearer(ADMIN), json=body)
+            assert answer.status_code == 200
+            require_told(document, path, method, answer)
