@@ -33,7 +33,7 @@ from service.engines.generation import GenerationEngine
 from service.engines.scheduler import Scheduler
 from service.engines.slots import Slots
 from service.exporting import artifact_of
-from service.messages import Task
+from service.messages import ModelCard, Task
 from service.metrics import Metrics
 from service.models import BatchedEmbedding, SlottedGeneration, card_of, served_encoder
 from service.registry import Registry
@@ -118,13 +118,20 @@ class ModelGroup:
             run_alone=alone.run,
         )
         self.closers.append(batcher.close)
-        self.metrics.watch_queue(manifest.name, lambda: batcher.waiting)
+        self.metrics.watch_queue(
+            manifest.name, lambda: batcher.waiting, lambda: batcher.waiting_tokens
+        )
         for served in manifest.served:
             model = served_encoder(artifact, served, hardware, tokenizer, batcher)
             if isinstance(model, BatchedEmbedding):
                 self.registry.add_embedding(model)
             else:
                 self.registry.add_classification(model)
+            self.note_loaded(model.card)
+
+    def note_loaded(self, card: ModelCard) -> None:
+        """Tells the metrics that a model is served."""
+        self.metrics.loaded(card.name, card.task, card.precision, card.provider)
 
     def add_generator(self, artifact: Artifact, hardware: Hardware) -> None:
         """A generation model on a pool of slots, with an encoder if it has one."""
@@ -158,6 +165,8 @@ class ModelGroup:
             running=lambda: engine.running,
             waiting=lambda: engine.waiting,
             cache_use=lambda: engine.cache_use,
+            slots_in_use=lambda: engine.slots_in_use,
+            slots=settings.slots,
         )
         card = replace(
             card_of(artifact, manifest.served[0], Task.GENERATE, hardware),
@@ -166,6 +175,7 @@ class ModelGroup:
             generation=own,
         )
         self.registry.add_generation(SlottedGeneration(card, tokenizer, engine, Schemas(tokenizer)))
+        self.note_loaded(card)
 
 
 def required(artifact: Artifact, layout: CacheLayout | None, what: str) -> CacheLayout:
@@ -193,3 +203,7 @@ class ModelObserver:
     def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None:
         """A generation ended for `reason`."""
         self.metrics.finished(self.model, reason, prompt_tokens, generated_tokens)
+
+    def prefix_hit(self, tokens: int) -> None:
+        """The first `tokens` of a prompt were cached already."""
+        self.metrics.prefix_hit(self.model, tokens)
