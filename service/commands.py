@@ -78,6 +78,10 @@ def serve(
         if settings.api_keys_file is not None:
             # Once more in the replica; here a file that can't be used is told in a line.
             ApiKeys.read(settings.api_keys_file)
+        if settings.tracing:
+            from service.plain import require_tracing
+
+            require_tracing()
         folders = [artifact_of(model, settings, hardware) for model in settings.models]
         for folder in folders:
             # Once more in the replica; here a damaged artifact is told in a line.
