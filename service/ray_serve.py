@@ -11,8 +11,10 @@ Ray's Python proxy on an empty application).
 
 import logging
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,7 +24,6 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from service.plain import GRACEFUL_STOP_S, build_app
 from service.settings import ServiceSettings
 
 ENVIRONMENT: dict[str, str] = {
@@ -36,8 +37,12 @@ ENVIRONMENT: dict[str, str] = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_COLOR_PREFIX": "0",
 }
 """Read when Ray is imported, in every process of it: set before that."""
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Read when prometheus_client is imported, in each replica: set before that."""
 
 MAX_ONGOING_REQUESTS = 4096
 """Above what the engines admit: they refuse with the reason and a Retry-After, Serve can't."""
@@ -50,22 +55,41 @@ def build(args: Mapping[str, Any]) -> Any:
     """
     from ray import serve
 
+    from service.plain import GRACEFUL_STOP_S
+
     settings = ServiceSettings(**args)
 
     @serve.deployment(
         name="ModelGroup",
+        num_replicas=settings.replicas,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         # Accounting only: on two cores, a replica that asked for one would wait for Ray's own.
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=5,
         graceful_shutdown_timeout_s=GRACEFUL_STOP_S,
+        # The application's own log has a line for each request already.
+        logging_config={"enable_access_log": False},
     )
     @serve.ingress()
     class ModelGroup:
         def __serve_build_asgi_app__(self) -> ASGIApp:
+            os.environ.setdefault(METRICS_FOLDER, str(metrics_folder()))
+            from service.plain import build_app
+
             return build_app(settings)
 
     return ModelGroup.bind()
+
+
+def metrics_folder() -> Path:
+    """Where the replicas on this machine count together; each start of Ray has a folder of its own.
+
+    Whichever of them is asked for the metrics shows those of all.
+    """
+    import ray
+
+    session = ray.get_runtime_context().get_session_name()
+    return Path(tempfile.gettempdir(), f"anatomy-metrics-{session}")
 
 
 def proxy_environment(settings: ServiceSettings) -> dict[str, str]:
@@ -125,6 +149,7 @@ def run(settings: ServiceSettings) -> None:
         logging_level=logging.WARNING,
         log_to_driver=True,
     )
+    metrics = metrics_folder()
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})
         serve.run(build(settings.model_dump(mode="json")), name="anatomy", route_prefix="/")
@@ -132,3 +157,4 @@ def run(settings: ServiceSettings) -> None:
     finally:
         serve.shutdown()
         ray.shutdown()
+        shutil.rmtree(metrics, ignore_errors=True)
