@@ -51,4 +51,8 @@ class NotReady(AnatomyError):
 
 
 class EngineFailure(AnatomyError):
-    """The model failed, or gave a value that is not finite; the request may be tried again."""
+    """The model failed; the request may be tried again."""
+
+
+class NotFinite(EngineFailure):
+    """The model gave a value that is not finite."""

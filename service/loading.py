@@ -31,7 +31,7 @@ from service.engines.generation import GenerationEngine
 from service.engines.scheduler import Scheduler
 from service.engines.slots import Slots
 from service.exporting import artifact_of
-from service.messages import ServedModel, Task
+from service.messages import ModelCard, ServedModel, Task
 from service.metrics import Metrics
 from service.models import SlottedGeneration, card_of, served_encoder
 from service.settings import ServiceSettings
@@ -170,12 +170,13 @@ class Loader:
         self.loaded.closers.append(batcher.close)
         self.loaded.at_hand = lambda: batcher.waiting
         self.loaded.watchers.append(
-            lambda: self.metrics.watch_queue(manifest.name, lambda: batcher.waiting)
+            lambda: self.metrics.watch_queue(
+                manifest.name, lambda: batcher.waiting, lambda: batcher.waiting_tokens
+            )
         )
         for served in manifest.served:
-            self.loaded.served.append(
-                served_encoder(artifact, served, hardware, tokenizer, batcher)
-            )
+            model = served_encoder(artifact, served, hardware, tokenizer, batcher)
+            self.serve(model, model.card)
 
     def add_generator(self, artifact: Artifact, hardware: Hardware) -> None:
         """A generation model on a pool of slots, with an encoder if it has one."""
@@ -211,6 +212,8 @@ class Loader:
                 running=lambda: engine.running,
                 waiting=lambda: engine.waiting,
                 cache_use=lambda: engine.cache_use,
+                slots_in_use=lambda: engine.slots_in_use,
+                slots=settings.slots,
             )
         )
         card = replace(
@@ -219,7 +222,14 @@ class Loader:
             max_beams=settings.slots,
             generation=own,
         )
-        self.loaded.served.append(SlottedGeneration(card, tokenizer, engine, Schemas(tokenizer)))
+        self.serve(SlottedGeneration(card, tokenizer, engine, Schemas(tokenizer)), card)
+
+    def serve(self, model: ServedModel, card: ModelCard) -> None:
+        """Add a model, which the metrics will tell of."""
+        self.loaded.served.append(model)
+        told = (card.name, card.task, card.precision, card.provider)
+        self.loaded.watchers.append(lambda: self.metrics.watch_model(*told))
+        self.metrics.loaded(card.name)
 
 
 def required(artifact: Artifact, layout: CacheLayout | None, what: str) -> CacheLayout:
@@ -247,3 +257,7 @@ class ModelObserver:
     def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None:
         """A generation ended for `reason`."""
         self.metrics.finished(self.model, reason, prompt_tokens, generated_tokens)
+
+    def prefix_hit(self, tokens: int) -> None:
+        """The first `tokens` of a prompt were cached already."""
+        self.metrics.prefix_hit(self.model, tokens)

@@ -59,11 +59,14 @@ class Computed(Generic[Values]):
     """What a model gave for a request, how long that waited for it, and how long it ran.
 
     In seconds: `queue_s` until its first batch began, `run_s` from then until its last ended.
+    `texts` were read, of so many `tokens` together.
     """
 
     values: Values
     queue_s: float
     run_s: float
+    texts: int = 0
+    tokens: int = 0
 
 
 class FinishReason(StrEnum):
@@ -166,9 +169,39 @@ def join(chunks: Sequence[GenerationChunk]) -> GenerationChunk:
     )
 
 
+@dataclass(slots=True)
+class Times:
+    """When a generation came, got its slot, gave its first token and ended: seconds of one clock.
+
+    None for what has not happened. The engine's thread writes each before it tells of it.
+    """
+
+    submitted: float
+    admitted: float | None = None
+    first_token: float | None = None
+    ended: float | None = None
+
+    def before_first_token(self) -> dict[str, float]:
+        """Seconds of waiting for a slot and of reading the prompt, once there is a token."""
+        if self.admitted is None or self.first_token is None:
+            return {}
+        return {
+            "queue": self.admitted - self.submitted,
+            "prefill": self.first_token - self.admitted,
+        }
+
+    def after_first_token(self) -> dict[str, float]:
+        """Seconds from the first token to the end, once that is there."""
+        if self.first_token is None or self.ended is None:
+            return {}
+        return {"decode": self.ended - self.first_token}
+
+
 class Generation(Protocol):
     """A running generation. `aclose` cancels it and frees its slot; it is safe to call twice."""
 
+    @property
+    def times(self) -> Times: ...
     def __aiter__(self) -> AsyncIterator[GenerationChunk]: ...
     async def __anext__(self) -> GenerationChunk: ...
     async def aclose(self) -> None: ...

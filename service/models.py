@@ -64,7 +64,7 @@ class BatchedClassification:
 
 def stacked(found: Computed[list[Floats]]) -> Computed[Floats]:
     """Rows of one shape as one array."""
-    return Computed(np.stack(found.values), found.queue_s, found.run_s)
+    return Computed(np.stack(found.values), found.queue_s, found.run_s, found.texts, found.tokens)
 
 
 @dataclass(frozen=True, slots=True)

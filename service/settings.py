@@ -13,8 +13,12 @@ from pydantic_settings import (
 )
 
 from export.catalogue import default_cache_folder
+from service.logs import LogFormat, LogLevel
 
 ENVIRONMENT_PREFIX = "ANATOMY_"
+
+GRACEFUL_STOP_S = 10
+"""How long streams may go on after Ctrl-C; a reader that has stalled would hold the process."""
 CLIENT_VARIABLES = frozenset({"admin_key"})
 """What those who ask the service have in their environment; a service passes it over."""
 
@@ -156,6 +160,26 @@ class ServiceSettings(BaseSettings):
         ge=1,
         le=65536,
         description="Most prompt tokens that run between two decoding steps.",
+    )
+
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that serve behind Ray Serve, each with all models; --plain is one.",
+    )
+
+    log_format: LogFormat = Field(default="text", description="Lines of the log: text or json.")
+    log_level: LogLevel = Field(
+        default="info", description="What is logged at least: debug, info, warning or error."
+    )
+    log_prompts: bool = Field(
+        default=False, description="Whether the log has the bodies of requests, and so prompts."
+    )
+    tracing: bool = Field(
+        default=False,
+        description="Whether traces of requests go to OTEL_EXPORTER_OTLP_ENDPOINT; needs the "
+        "extra `tracing`.",
     )
 
     @field_validator("models", "cors_origins", mode="before")

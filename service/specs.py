@@ -111,3 +111,7 @@ class ModelSpec(with_limits(NamedSource)):
         """The service's settings with this model's own in their place."""
         own = self.model_dump(include=set(PER_MODEL), exclude_none=True)
         return service.model_copy(update={**own, "models": (self.source,)})
+
+
+Wanted = tuple[ModelSpec, ...]
+"""The models of a group, in their order."""

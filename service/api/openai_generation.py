@@ -87,7 +87,10 @@ class OpenAIGeneration:
                 "which gives no probabilities; send one of them",
                 field="echo",
             )
-        inputs = await answered(request, self.tokenizing.inputs(model, body.prompt, field="prompt"))
+        with exchange_of(request.scope).timed("tokenize"):
+            inputs = await answered(
+                request, self.tokenizing.inputs(model, body.prompt, field="prompt")
+            )
         prompts = inputs.token_ids
         n = self._choices_of_a_prompt(body, len(prompts))
         if scores_prompt:
@@ -126,9 +129,10 @@ class OpenAIGeneration:
             {"role": "system" if item.role == "developer" else item.role, "content": item.text}
             for item in body.messages
         ]
-        prompt = await answered(
-            request, self.tokenizing.conversation(model, messages, field="messages")
-        )
+        with exchange_of(request.scope).timed("tokenize"):
+            prompt = await answered(
+                request, self.tokenizing.conversation(model, messages, field="messages")
+            )
         n = self._choices_of_a_prompt(body, 1)
         sampling = chat_sampling(body, model, len(prompt))
         schema = await self._schema(request, body, model, sampling)
@@ -202,7 +206,9 @@ class OpenAIGeneration:
     async def _answer(
         self, request: Request, job: Job, body: SamplingBody, *, chunk_kind: str
     ) -> Response:
-        generations = Generations()
+        exchange = exchange_of(request.scope)
+        exchange.prompt_tokens = job.prompt_tokens
+        generations = Generations(exchange)
         try:
             for prompt, sampling in zip(job.prompts, job.samplings, strict=True):
                 generations.start(job.model, prompt, sampling)

@@ -16,7 +16,7 @@ import numpy as np
 from service.engines.pace import Pace
 from service.engines.pooling import pack
 from service.engines.waiting import Waiting
-from service.errors import EngineFailure, NotReady, Overloaded
+from service.errors import EngineFailure, NotFinite, NotReady, Overloaded
 from service.messages import Computed, Floats, Inputs, TokenIds
 
 Run = Callable[[dict[str, "np.ndarray"], Sequence[str]], Sequence[Floats]]
@@ -52,7 +52,7 @@ class Job:
             rows = [row for row in self.rows if row is not None]
             started = self.submitted if self.started is None else self.started
             queued, ran = started - self.submitted, time.monotonic() - started
-            self.done.set_result(Computed(rows, queued, ran))
+            self.done.set_result(Computed(rows, queued, ran, len(rows), self.inputs.tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +127,16 @@ class Batcher:
         """Texts in the queue."""
         return self._queue.count
 
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens in the queue."""
+        return self._queue.tokens
+
     async def run(self, inputs: Inputs, output: str) -> Computed[list[Floats]]:
         """What `output` is for each of `inputs`, in their order; at least one.
 
-        Raises `Overloaded` when the queue is full, `EngineFailure` when the graph fails or gives
-        values that are not finite. Cancelling drops what has not run.
+        Raises `Overloaded` when the queue is full, `EngineFailure` when the graph fails,
+        `NotFinite` when it gives such values. Cancelling drops what has not run.
         """
         job = Job(inputs, output, asyncio.get_running_loop().create_future())
         tokens = inputs.tokens
@@ -211,7 +216,7 @@ class Batcher:
         if not np.isfinite(row).all():
             notify(
                 job,
-                EngineFailure(f"input[{item.index}]: the model gave a value that is not finite"),
+                NotFinite(f"input[{item.index}]: the model gave a value that is not finite"),
             )
             return
         job.rows[item.index] = row

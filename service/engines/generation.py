@@ -26,12 +26,13 @@ from service.engines.search import Rules, Search, Step
 from service.engines.slots import Slots
 from service.engines.stream import Stream, deliver_all
 from service.engines.text import TextStream
-from service.errors import AnatomyError, EngineFailure, NotReady, Overloaded
+from service.errors import AnatomyError, EngineFailure, NotFinite, NotReady, Overloaded
 from service.messages import (
     FinishReason,
     Floats,
     GenerationChunk,
     Sampling,
+    Times,
     TokenIds,
     TokenLogprob,
 )
@@ -67,13 +68,11 @@ class Request:
     stream: Stream
     sequence: Sequence
     sampling: Sampling
-    submitted: float
+    times: Times
     tokens: TokenIds
     rows: list[int] = field(default_factory=list[int])
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     generated: int = 0
-    admitted_at: float | None = None
-    first_token_at: float | None = None
 
 
 class GenerationEngine:
@@ -121,6 +120,11 @@ class GenerationEngine:
         return len(self._scheduler.waiting) + len(self._inbox)
 
     @property
+    def slots_in_use(self) -> int:
+        """Slots that generations hold: a beam search holds several."""
+        return len(self._scheduler.running)
+
+    @property
     def cache_use(self) -> float:
         """Share of the cache's tokens that running generations hold, 0 to 1."""
         cached = sum(sequence.cached for sequence in list(self._scheduler.running.values()))
@@ -138,7 +142,8 @@ class GenerationEngine:
             source, start = prompt, list(self._own.decoder_start)
         rules = Rules(sampling, sorted(self._tokenizer.eos_ids), start, self._own)
         seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
-        stream = Stream(asyncio.get_running_loop(), self._wake)
+        times = Times(submitted=self._clock())
+        stream = Stream(asyncio.get_running_loop(), self._wake, times)
         request = Request(
             source=source,
             prompt=start,
@@ -155,7 +160,7 @@ class GenerationEngine:
                 SCORED_CHUNK if sampling.prompt_logprobs else None,
             ),
             sampling=sampling,
-            submitted=self._clock(),
+            times=times,
             tokens=start[-1:],
         )
         with self._changed:
@@ -214,7 +219,7 @@ class GenerationEngine:
             self._end(request, "abort")
         for sequence in self._scheduler.admit():
             request = self._requests[sequence]
-            request.rows, request.admitted_at = [sequence.slots[0]], self._clock()
+            request.rows, request.times.admitted = [sequence.slots[0]], self._clock()
         self._encode()
         self._prefill()
         self._decode()
@@ -228,7 +233,7 @@ class GenerationEngine:
         for request, is_finite in zip(requests, finite, strict=True):
             request.sequence.to_encode = 0
             if not is_finite:
-                self._fail(request, EngineFailure(NOT_FINITE))
+                self._fail(request, NotFinite(NOT_FINITE))
 
     def _prefill(self) -> None:
         chunk = self._scheduler.next_chunk()
@@ -290,9 +295,10 @@ class GenerationEngine:
                 self._emit(request, step)
 
     def _emit(self, request: Request, step: Step) -> None:
-        if request.first_token_at is None:
-            request.first_token_at = self._clock()
-            self._observer.first_token(request.first_token_at - request.submitted)
+        times = request.times
+        if times.first_token is None:
+            times.first_token = self._clock()
+            self._observer.first_token(times.first_token - times.submitted)
         reason, text, tokens = step.reason, "", list[int]()
         for token in step.final:
             tokens.append(token)
@@ -319,17 +325,19 @@ class GenerationEngine:
         self._slots.clear(*request.sequence.slots)
         self._scheduler.remove(request.sequence)
         del self._requests[request.sequence]
-        if request.first_token_at is not None and request.generated > 1:
-            elapsed = self._clock() - request.first_token_at
+        times, now = request.times, self._clock()
+        times.ended = now
+        if times.first_token is not None and request.generated > 1:
+            elapsed = now - times.first_token
             self._observer.inter_token(elapsed / (request.generated - 1))
-        if request.admitted_at is not None:
-            self._pace.note(1, self._clock() - request.admitted_at)
+        if times.admitted is not None:
+            self._pace.note(1, now - times.admitted)
         prompt = request.source or request.prompt
         self._observer.finished(reason, len(prompt), request.generated)
 
     def _fail_not_finite(self, request: Request) -> None:
         self._slots.wipe(*request.sequence.slots)
-        self._fail(request, EngineFailure(NOT_FINITE))
+        self._fail(request, NotFinite(NOT_FINITE))
 
     def _fail(self, request: Request, error: AnatomyError) -> None:
         self._end(request, "error")

@@ -22,6 +22,7 @@ from service.messages import (
     ModelCard,
     Sampling,
     Task,
+    Times,
     TokenIds,
     TokenLogprob,
 )
@@ -30,6 +31,7 @@ BEGIN_ID = 256
 END_ID = 257
 VOCAB_SIZE = 258
 QUEUE_S, RUN_S = 0.002, 0.003
+WAITED_S, READ_S, WROTE_S = 0.001, 0.002, 0.004
 
 
 class FakeTokenizer:
@@ -133,12 +135,18 @@ class FakeEmbeddingModel:
 
     async def embed(self, texts: Sequence[TokenIds]) -> Computed[Floats]:
         await asyncio.sleep(0)
-        return Computed(np.stack([self.vector(ids) for ids in texts]), QUEUE_S, RUN_S)
+        return Computed(
+            np.stack([self.vector(ids) for ids in texts]),
+            QUEUE_S,
+            RUN_S,
+            len(texts),
+            sum(map(len, texts)),
+        )
 
     async def embed_tokens(self, texts: Sequence[TokenIds]) -> Computed[list[Floats]]:
         await asyncio.sleep(0)
         found = [np.stack([self.vector([token]) for token in ids]) for ids in texts]
-        return Computed(found, QUEUE_S, RUN_S)
+        return Computed(found, QUEUE_S, RUN_S, len(texts), sum(map(len, texts)))
 
 
 class FakeClassificationModel:
@@ -154,7 +162,7 @@ class FakeClassificationModel:
         scores = np.full((len(texts), 3), 0.125, np.float32)
         for row, ids in enumerate(texts):
             scores[row, ids[min(1, len(ids) - 1)] % 3] = 0.75
-        return Computed(scores * (8 if raw else 1), QUEUE_S, RUN_S)
+        return Computed(scores * (8 if raw else 1), QUEUE_S, RUN_S, len(texts), inputs.tokens)
 
 
 class FakeRanker:
@@ -185,6 +193,9 @@ class FakeGeneration:
     failure: Exception | None = None
     given: int = 0
     is_closed: bool = False
+    times: Times = field(
+        default_factory=lambda: Times(0.0, WAITED_S, WAITED_S + READ_S, WAITED_S + READ_S + WROTE_S)
+    )
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __aiter__(self) -> Self:
