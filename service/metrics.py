@@ -114,6 +114,12 @@ class Metrics:
             model,
             registry=registry,
         )
+        self._prefix_hits = Counter(
+            "vllm:prefix_cache_hits_total",
+            "Prompt tokens that a prompt before had left in the cache.",
+            model,
+            registry=registry,
+        )
         self._finished = Counter(
             "vllm:request_success_total",
             "Generations that ended, by reason; abort is a cancelled one.",
@@ -165,6 +171,10 @@ class Metrics:
     def inter_token(self, model: str, seconds: float) -> None:
         """A generation of two tokens or more ended; `seconds` is the mean time between them."""
         self._inter_token_latency.labels(model).observe(seconds)
+
+    def prefix_hit(self, model: str, tokens: int) -> None:
+        """A generation began with so many tokens of its prompt in the cache."""
+        self._prefix_hits.labels(model).inc(tokens)
 
     def finished(self, model: str, reason: str, prompt_tokens: int, generated_tokens: int) -> None:
         """A generation ended; `reason` is a `FinishReason`, or "abort" for a cancelled one."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,8 +11,8 @@ from typing import Any, TypeVar, cast
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from service.errors import DeadlineExceeded
-from service.messages import Computed
+from service.errors import DeadlineExceeded, EngineFailure
+from service.messages import Computed, Terms
 
 SCOPE_KEY = "anatomy.exchange"
 
@@ -73,6 +73,17 @@ class Exchange:
             yield
         finally:
             self.timings[what] = time.perf_counter() - began
+
+    def terms(self, priority: int | None = None) -> Terms:
+        """How the request waits for a model: no longer than it has left."""
+        return Terms(priority or 0, None if self.deadline is None else self.deadline.left_s())
+
+    async def run(self, work: Awaitable[Computed[Result]], names: Sequence[str]) -> Result:
+        """What a model gives for the items `names`, of which a failure names the one at fault."""
+        try:
+            return self.ran(await work)
+        except EngineFailure as error:
+            raise error.named(names) from error
 
     def ran(self, found: Computed[Result]) -> Result:
         """Notes how long a model took; gives what it gave."""

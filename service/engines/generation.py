@@ -6,6 +6,7 @@ tokens, send them on.
 """
 
 import asyncio
+import math
 import secrets
 import threading
 import time
@@ -18,20 +19,23 @@ import numpy as np
 
 from export.artifact import PLAIN, GenerationDefaults
 from model_core.tokenization import Tokenizer
+from service.engines.admission import place_in_queue, require_in_time
 from service.engines.beams import Beams
 from service.engines.pace import Pace
 from service.engines.sampling import Sampler, log_probability
-from service.engines.scheduler import Scheduler, Sequence
+from service.engines.scheduler import Chunk, Scheduler, Sequence
 from service.engines.search import Rules, Search, Step
 from service.engines.slots import Slots
 from service.engines.stream import Stream, deliver_all
 from service.engines.text import TextStream
-from service.errors import AnatomyError, EngineFailure, NotReady, Overloaded
+from service.errors import AnatomyError, DeadlineExceeded, EngineFailure, NotReady, Overloaded
 from service.messages import (
+    ANY_TERMS,
     FinishReason,
     Floats,
     GenerationChunk,
     Sampling,
+    Terms,
     TokenIds,
     TokenLogprob,
 )
@@ -50,6 +54,7 @@ class Observer(Protocol):
 
     def first_token(self, seconds: float) -> None: ...
     def inter_token(self, seconds: float) -> None: ...
+    def prefix_hit(self, tokens: int) -> None: ...
     def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None: ...
 
 
@@ -57,7 +62,8 @@ class Observer(Protocol):
 class Request:
     """A generation as the engine sees it.
 
-    The rows that its search runs now are `rows` of the cache, which take `tokens` next.
+    The rows that its search runs now are `rows` of the cache, which take `tokens` next; there are
+    none until it begins.
     """
 
     source: TokenIds
@@ -67,19 +73,27 @@ class Request:
     stream: Stream
     sequence: Sequence
     sampling: Sampling
+    terms: Terms
     submitted: float
     tokens: TokenIds
     rows: list[int] = field(default_factory=list[int])
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    cached_tokens: int = 0
     generated: int = 0
     admitted_at: float | None = None
     first_token_at: float | None = None
+
+    def is_late(self, now: float) -> bool:
+        """Whether it should have begun by `now`, and hasn't."""
+        within_s = self.terms.within_s
+        return self.admitted_at is None and within_s is not None and now > self.submitted + within_s
 
 
 class GenerationEngine:
     """Generates for many requests at once. Closed by `close`, which refuses what still waits.
 
-    `own` is how the model's authors have it generate.
+    At most `max_waiting` wait for a slot, with `max_waiting_tokens` in their prompts (a single
+    longer one may), for `max_wait_s` at most. `own` is how the model's authors have it generate.
     """
 
     def __init__(
@@ -91,6 +105,8 @@ class GenerationEngine:
         *,
         max_waiting: int,
         name: str,
+        max_waiting_tokens: int = 2**30,
+        max_wait_s: float = math.inf,
         own: GenerationDefaults = PLAIN,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -99,6 +115,8 @@ class GenerationEngine:
         self._tokenizer = tokenizer
         self._observer = observer
         self._max_waiting = max_waiting
+        self._max_waiting_tokens = max_waiting_tokens
+        self._max_wait_s = max_wait_s
         self._own = own
         self._clock = clock
         self._pace = Pace(lanes=scheduler.slots)
@@ -126,19 +144,27 @@ class GenerationEngine:
         cached = sum(sequence.cached for sequence in list(self._scheduler.running.values()))
         return cached / (self._scheduler.slots * self._slots.capacity)
 
-    def generate(self, prompt: TokenIds, sampling: Sampling) -> Stream:
+    def require_room(self, items: int) -> None:
+        """Raises `Overloaded` if the queue can't take so many prompts, however short they are.
+
+        Cheap, so that nobody reads texts that are refused afterwards.
+        """
+        with self._changed:
+            self._require_room(items, items)
+
+    def generate(self, prompt: TokenIds, sampling: Sampling, terms: Terms = ANY_TERMS) -> Stream:
         """Start a generation; an encoder-decoder's `prompt` is its source.
 
         What the decoder begins with and `max_tokens` together are at most a slot's capacity, and
         `beams` at most all slots. Called on an event loop, whose stream it returns. Raises
-        `Overloaded`, `NotReady`.
+        `Overloaded`, `NotReady`; the stream `EngineFailure`, `DeadlineExceeded`.
         """
         source, start = [], prompt
         if self._own.has_source:
             source, start = prompt, list(self._own.decoder_start)
         rules = Rules(sampling, sorted(self._tokenizer.eos_ids), start, self._own)
         seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
-        stream = Stream(asyncio.get_running_loop(), self._wake)
+        stream, now = Stream(asyncio.get_running_loop(), self._wake), self._clock()
         request = Request(
             source=source,
             prompt=start,
@@ -153,20 +179,18 @@ class GenerationEngine:
                 len(source),
                 sampling.beams,
                 SCORED_CHUNK if sampling.prompt_logprobs else None,
+                place_in_queue(now, terms),
             ),
             sampling=sampling,
-            submitted=self._clock(),
+            terms=terms,
+            submitted=now,
             tokens=start[-1:],
         )
         with self._changed:
             if self._closed:
                 raise NotReady("the service is stopping")
-            if self.waiting >= self._max_waiting + self._free_slots():
-                raise Overloaded(
-                    f"{self.waiting} generations are waiting, the limit is {self._max_waiting}; "
-                    "try again later",
-                    retry_after_s=self._pace.wait_s(self.waiting),
-                )
+            self._require_room(1, len(prompt))
+            self._require_in_time(request)
             self._inbox.append(request)
             self._changed.notify()
         return stream
@@ -180,6 +204,30 @@ class GenerationEngine:
 
     def _free_slots(self) -> int:
         return self._scheduler.slots - len(self._scheduler.running)
+
+    def _in_queue(self) -> list[Sequence]:
+        return [*self._scheduler.waiting, *(request.sequence for request in list(self._inbox))]
+
+    def _require_room(self, prompts: int, tokens: int) -> None:
+        if self.waiting + prompts > self._max_waiting + self._free_slots():
+            raise Overloaded(
+                f"{self.waiting} generations are waiting, the limit is {self._max_waiting}; "
+                "try again later",
+                retry_after_s=self._pace.wait_s(self.waiting),
+            )
+        queued = sum(waiting.prompt_tokens + waiting.to_encode for waiting in self._in_queue())
+        if queued and queued + tokens > self._max_waiting_tokens:
+            raise Overloaded(
+                f"{queued} tokens of prompts are waiting, and {tokens} more would exceed the limit "
+                f"of {self._max_waiting_tokens}; try again later",
+                retry_after_s=self._pace.wait_s(self.waiting),
+            )
+
+    def _require_in_time(self, request: Request) -> None:
+        sequence = request.sequence
+        before = sum(each.width for each in self._in_queue() if each.place <= sequence.place)
+        ahead = max(0, before + sequence.width - self._free_slots())
+        require_in_time(ahead, self._pace, request.terms, self._max_wait_s)
 
     def _wake(self) -> None:
         with self._changed:
@@ -210,19 +258,34 @@ class GenerationEngine:
 
     def _step(self) -> None:
         """One iteration over all that runs."""
-        for request in [r for r in self._requests.values() if r.stream.cancelled]:
-            self._end(request, "abort")
+        now = self._clock()
+        for request in list(self._requests.values()):
+            if request.stream.cancelled:
+                self._end(request, "abort")
+            elif request.is_late(now):
+                within_s = request.terms.within_s
+                self._fail(
+                    request,
+                    DeadlineExceeded(f"it waited for its turn longer than {within_s:g} s"),
+                )
         for sequence in self._scheduler.admit():
-            request = self._requests[sequence]
-            request.rows, request.admitted_at = [sequence.slots[0]], self._clock()
+            self._requests[sequence].admitted_at = now
         self._encode()
         self._prefill()
         self._decode()
 
     def _encode(self) -> None:
         requests = [self._requests[sequence] for sequence in self._scheduler.next_sources()]
-        if not requests:
-            return
+        try:
+            if requests:
+                self._encode_together(requests)
+        except Exception as error:  # the runtime's own: whoever is at fault fails alone
+            if len(requests) == 1:
+                self._fail(requests[0], EngineFailure(f"the model failed: {error}"))
+            else:
+                self._each_alone(requests, lambda request: self._encode_together([request]))
+
+    def _encode_together(self, requests: list[Request]) -> None:
         rows = [request.sequence.slots for request in requests]
         finite = self._slots.encode(rows, [request.source for request in requests])
         for request, is_finite in zip(requests, finite, strict=True):
@@ -231,19 +294,40 @@ class GenerationEngine:
                 self._fail(request, EngineFailure(NOT_FINITE))
 
     def _prefill(self) -> None:
-        chunk = self._scheduler.next_chunk()
-        if chunk is None:
-            return
-        request = self._requests[chunk.sequence]
+        chunk = self._next_chunk()
+        if chunk is not None:
+            request = self._requests[chunk.sequence]
+            self._each_alone([request], lambda request: self._prefill_chunk(request, chunk))
+
+    def _next_chunk(self) -> Chunk | None:
+        """What prefill runs now. A prompt whose turn has come begins with what rows have of it."""
+        while (chunk := self._scheduler.next_chunk()) is not None:
+            request = self._requests[chunk.sequence]
+            if request.rows:
+                break
+            self._begin(request)
+        return chunk
+
+    def _begin(self, request: Request) -> None:
+        sequence = request.sequence
+        # A scored prompt needs the logits of all its tokens, and is cut elsewhere.
+        prompt = () if request.sampling.prompt_logprobs else request.prompt
+        request.cached_tokens = sequence.cached = self._slots.begin(sequence.slots, prompt)
+        request.rows = [sequence.slots[0]]
+        if request.cached_tokens:
+            self._observer.prefix_hit(request.cached_tokens)
+
+    def _prefill_chunk(self, request: Request, chunk: Chunk) -> None:
         token_ids = request.prompt[chunk.start : chunk.stop]
         (row,) = request.rows
-        chunk.sequence.cached = chunk.stop
         if not request.sampling.prompt_logprobs:
             logits = self._slots.prefill(row, token_ids, wants_logits=chunk.completes)
+            chunk.sequence.cached = chunk.stop
             if logits is not None:
                 self._advance([request], logits[None])
             return
         scored = self._slots.score(row, token_ids)
+        chunk.sequence.cached = chunk.stop
         if not np.isfinite(scored.max(axis=-1)).all():
             self._fail_not_finite(request)
             return
@@ -258,16 +342,35 @@ class GenerationEngine:
     def _decode(self) -> None:
         # A sequence whose prompt has just ended has its first token already and joins here.
         requests = [self._requests[sequence] for sequence in self._scheduler.decoding()]
+        for request in requests:
+            if not request.rows:
+                self._begin(request)
         if not requests:
             return
-        logits = self._slots.decode(
-            [row for request in requests for row in request.rows],
-            [token for request in requests for token in request.tokens],
-            self._scheduler.bound_rows,
-        )
+        rows = [row for request in requests for row in request.rows]
+        tokens = [token for request in requests for token in request.tokens]
+        try:
+            logits = self._slots.decode(rows, tokens, self._scheduler.bound_rows)
+        except Exception:  # the runtime's own, which it raises again for whoever is at fault
+            self._each_alone(requests, self._decode_alone)
+            return
         for request in requests:
             request.sequence.cached += 1
         self._advance(requests, logits)
+
+    def _decode_alone(self, request: Request) -> None:
+        pairs = zip(request.rows, request.tokens, strict=True)
+        logits = np.concatenate([self._slots.score(row, [token]) for row, token in pairs])
+        request.sequence.cached += 1
+        self._advance([request], logits)
+
+    def _each_alone(self, requests: list[Request], run: Callable[[Request], None]) -> None:
+        """Run each of `requests`; one whose run the runtime refuses fails, and nobody else."""
+        for request in requests:
+            try:
+                run(request)
+            except Exception as error:  # whatever it raises must reach who waits for it
+                self._fail(request, EngineFailure(f"the model failed: {error}"))
 
     def _advance(self, requests: list[Request], logits: Floats) -> None:
         """Choose the next tokens of all rows of `requests` and send what has become final."""
@@ -309,13 +412,16 @@ class GenerationEngine:
         request.generated += len(tokens)
         logprobs = tuple(step.logprobs[: len(tokens)])
         scored, request.prompt_logprobs = tuple(request.prompt_logprobs), []
-        chunk = GenerationChunk(text, tuple(tokens), logprobs, reason, scored)
+        cached, request.cached_tokens = request.cached_tokens, 0
+        chunk = GenerationChunk(text, tuple(tokens), logprobs, reason, scored, cached)
         self._outbox.append((request.stream, chunk))
         if reason is not None:
             self._end(request, reason)
 
     def _end(self, request: Request, reason: str) -> None:
         """Free what a request holds and count it."""
+        if request.rows and request.sequence.in_prefill:
+            self._slots.wipe_unless_finite(*request.sequence.slots)
         self._slots.clear(*request.sequence.slots)
         self._scheduler.remove(request.sequence)
         del self._requests[request.sequence]
