@@ -84,7 +84,7 @@ class ToyDecoder:
             self.poisoned.add(target)
         self.copied.append(tokens.stop - tokens.start)
 
-    def read(self, row: int, tokens: slice) -> list[Integers]:
+    def read(self, row: int, tokens: slice) -> list[NDArray[Any]]:
         values = self.cache[row, tokens].astype(np.float64)
         return [np.full_like(values, np.nan) if row in self.poisoned else values]
 

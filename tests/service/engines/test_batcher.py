@@ -1,6 +1,7 @@
 """The batcher over a graph that is a function: order, budget, failure, cancellation."""
 
 import asyncio
+import random
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,6 +191,38 @@ async def test_a_request_that_was_cancelled_is_not_run(batcher: Batcher, graph: 
     assert graph.batches == [[[1]], [[9]]]
     with pytest.raises(asyncio.CancelledError):
         await gone
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_is_cancelled_nothing_is_left_behind(
+    pair: Batcher, graph: Graph, seed: int
+) -> None:
+    draw = random.Random(seed)
+
+    async def come_and_go() -> None:
+        await asyncio.sleep(draw.random() * 0.01)
+        texts = [
+            [draw.randrange(1, 9)] * draw.randrange(1, 20) for _ in range(draw.randrange(1, 4))
+        ]
+        terms = Terms(draw.randrange(-2, 3), draw.choice([None, 0.002, 5.0]))
+        running = asyncio.create_task(pair.run(Inputs.whole(texts), "out", terms))
+        if draw.random() < 0.5:
+            await asyncio.sleep(draw.random() * 0.005)
+            running.cancel()
+        try:
+            found = await running
+            assert [row.tolist() for row in found.values] == [answer(text) for text in texts]
+        except (asyncio.CancelledError, DeadlineExceeded, Overloaded):
+            pass
+
+    tasks = len(asyncio.all_tasks())
+    for _ in range(4):
+        await asyncio.gather(*(come_and_go() for _ in range(20)))
+    await until_waiting(pair, 0)
+    assert pair._queue.tokens == 0
+    assert len(asyncio.all_tasks()) == tasks
+    assert (await run_texts(pair, [[3]], "out")).tolist() == [answer([3])]
+    assert pair._running == 0
 
 
 async def test_a_full_queue_refuses_with_the_counts(batcher: Batcher, graph: Graph) -> None:

@@ -320,7 +320,7 @@ async def test_what_waited_too_long_ends_without_running_and_a_wait_too_long_is_
     running = [engine.generate([1], Sampling(3, seed=n)) for n in range(SLOTS)]
     await until(lambda: engine.running == SLOTS, "all slots are taken")
     late = engine.generate([7], Sampling(3, seed=1), Terms(within_s=0.02))
-    engine._pace.note(1, 30.0)  # a generation is said to take half a minute
+    engine._running.pace.note(1, 30.0)  # a generation is said to take half a minute
     with pytest.raises(Overloaded, match=r"about 20\.0 s, and at most 5\.0 s") as refused:
         engine.generate([7], Sampling(3, seed=1), Terms(within_s=5.0))
     assert refused.value.retry_after_s == 15
@@ -392,8 +392,8 @@ async def test_whatever_is_cancelled_nothing_is_left_behind(
         await asyncio.gather(*(come_and_go() for _ in range(12)))
     await until(lambda: len(ledger.ended) == started, "all have ended")
     await until(lambda: engine.running == engine.waiting == 0, "nothing runs or waits")
-    assert engine._requests == {}
-    assert not engine._outbox
+    assert len(engine._running) == 0
+    assert not engine._running._outbox
     assert engine.cache_use == 0
     assert len(asyncio.all_tasks()) == tasks
     assert await tokens_of(engine.generate([1, 2], Sampling(5, temperature=0.0))) == by_hand(

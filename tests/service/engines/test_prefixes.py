@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,10 +58,10 @@ class MarkingDecoder(ToyDecoder):
         super().copy(source, target, tokens)
         self.marks[target, tokens] = self.marks[source, tokens]
 
-    def read(self, row: int, tokens: slice) -> list[NDArray[np.float64]]:
+    def read(self, row: int, tokens: slice) -> list[NDArray[Any]]:
         return [*super().read(row, tokens), self.marks[row, tokens].astype(np.float64)]
 
-    def write(self, row: int, tokens: slice, values: Sequence[NDArray[np.float64]]) -> None:
+    def write(self, row: int, tokens: slice, values: Sequence[NDArray[Any]]) -> None:
         super().write(row, tokens, values)
         self.marks[row, tokens] = values[1]
 
