@@ -222,25 +222,30 @@ async def test_what_is_not_finite_is_forgotten_wherever_it_was_copied(
     assert await say(engine, prompt) == (decoder.cold(prompt, 6), 0)
 
 
+@pytest.mark.parametrize("seed", range(3))
 async def test_whoever_comes_and_goes_all_say_what_they_say_alone(
-    engine: GenerationEngine, decoder: MarkingDecoder, ledger: Ledger
+    engine: GenerationEngine, decoder: MarkingDecoder, ledger: Ledger, seed: int
 ) -> None:
-    draw = random.Random(3)
+    draw = random.Random(seed)
     beginnings = [text(length, length) for length in (3, 9, 17, 26)]
 
     async def come() -> None:
-        await asyncio.sleep(draw.random() * 0.2)
+        await asyncio.sleep(draw.random() * 0.1)
         prompt = [*draw.choice(beginnings), *text(draw.randrange(1, 12), draw.randrange(6))]
-        stream = engine.generate(prompt, GREEDY)
+        is_poisoned = draw.random() < 0.1
+        stream = engine.generate([*prompt, POISON_ID] if is_poisoned else prompt, GREEDY)
         if draw.random() < 0.25:
             await asyncio.sleep(draw.random() * 0.01)
             await stream.aclose()
+        elif is_poisoned:
+            with pytest.raises(EngineFailure, match="not finite"):
+                await tokens_of(stream)
         else:
             assert await tokens_of(stream) == decoder.cold(prompt, 6)
 
     await asyncio.gather(*(come() for _ in range(60)))
     await until(lambda: engine.running == 0, "nothing runs")
-    assert len(ledger.hits) > 20
+    assert ledger.hits
     assert all(hit % BLOCK == 0 for hit in ledger.hits)
 
 
