@@ -23,7 +23,7 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
 TOOLS := wordnet-base wrk iproute2
 
-.PHONY: help setup setup-tools serve supersense test check bench bench-ray clean
+.PHONY: help setup setup-tools serve supersense test check bench bench-ray bench-prompts clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -102,6 +102,9 @@ bench: $(VENV)/.test
 
 bench-ray: $(VENV)/.test
 	@$(BIN)/python -m loadtests.ray_cost $(ARGS)
+
+bench-prompts: $(VENV)/.test
+	@$(BIN)/python -m loadtests.long_prompts $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -151,7 +151,7 @@ class ServiceSettings(BaseSettings):
         default=2048, ge=16, le=2**20, description="Tokens a slot holds: prompt and continuation."
     )
     prefill_chunk: int = Field(
-        default=256,
+        default=64,
         ge=1,
         le=65536,
         description="Prompt tokens that run between two decoding steps; prompts that begin alike "

@@ -1,7 +1,7 @@
 """Who may wait for an engine, for how long, and in which order."""
 
 from service.engines.pace import Pace, told
-from service.errors import Overloaded
+from service.errors import DeadlineExceeded, Overloaded
 from service.messages import Terms
 
 PRIORITY_STEP_S = 10.0
@@ -27,3 +27,8 @@ def require_in_time(ahead: float, pace: Pace, terms: Terms, longest_s: float) ->
             "try again later",
             retry_after_s=told(expected - most),
         )
+
+
+def too_late(terms: Terms) -> DeadlineExceeded:
+    """What is told who has waited in vain."""
+    return DeadlineExceeded(f"it waited for its turn longer than {terms.within_s:g} s")

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engines.admission import place_in_queue, require_in_time
+from service.engines.admission import place_in_queue, require_in_time, too_late
 from service.engines.pace import Pace
 from service.engines.pooling import pack
 from service.engines.waiting import Waiting
-from service.errors import DeadlineExceeded, EngineFailure, NotReady, Overloaded
+from service.errors import EngineFailure, NotReady, Overloaded
 from service.messages import ANY_TERMS, Computed, Floats, Inputs, Terms, TokenIds
 
 NOT_FINITE = "the model gave a value that is not finite"
@@ -62,9 +62,7 @@ class Job:
     def expire(self) -> None:
         """Tell who waits that it is too late, unless it has begun. Called on the event loop."""
         if self.started is None and not self.done.done():
-            self.done.set_exception(
-                DeadlineExceeded(f"it waited for its turn longer than {self.terms.within_s:g} s")
-            )
+            self.done.set_exception(too_late(self.terms))
 
     def finish(self, error: Exception | None) -> None:
         """Hand over the result, on the event loop that waits for it."""

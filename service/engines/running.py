@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from service.engines.admission import too_late
 from service.engines.pace import Pace
 from service.engines.sampling import log_probability
 from service.engines.scheduler import Chunk, Scheduler, Sequence
@@ -19,7 +20,7 @@ from service.engines.search import Search, Step
 from service.engines.slots import Slots
 from service.engines.stream import Stream, deliver_all
 from service.engines.text import TextStream
-from service.errors import AnatomyError, DeadlineExceeded, EngineFailure
+from service.errors import AnatomyError, EngineFailure
 from service.messages import (
     FinishReason,
     Floats,
@@ -107,11 +108,7 @@ class Running:
             if request.stream.cancelled:
                 self._end(request, "abort")
             elif request.is_late(now):
-                within_s = request.terms.within_s
-                self._fail(
-                    request,
-                    DeadlineExceeded(f"it waited for its turn longer than {within_s:g} s"),
-                )
+                self._fail(request, too_late(request.terms))
         for sequence in self._scheduler.admit():
             self._requests[sequence].admitted_at = now
         self._encode()
