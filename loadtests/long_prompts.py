@@ -59,13 +59,15 @@ def measure(
 ) -> None:
     """Gaps between tokens, alone and beside long prompts, and times to first tokens."""
     found: dict[int, dict[str, float]] = {}
+    errors = Console(stderr=True)
     for size in chunk:
-        Console(stderr=True).print(f"a service with chunks of {size} tokens …")
+        errors.print(f"a service with chunks of {size} tokens …")
         with tempfile.TemporaryDirectory() as folder:
             settings = {"ANATOMY_PREFILL_CHUNK": str(size)}
             log = Path(folder) / "service.log"
             with serve(("smollm2", "--plain"), log=log, settings=settings) as service:
                 found[size] = asyncio.run(figures(service.url, streams, tokens, prompts))
+        errors.print(json.dumps(found[size]), soft_wrap=True)
     if as_json:
         print(json.dumps(found, indent=2))
     else:
