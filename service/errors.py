@@ -1,6 +1,8 @@
 """Domain errors. They know no HTTP: `service/api/errors.py` maps each to a status and a body."""
 
 from collections.abc import Sequence
+from copy import copy
+from typing import Self
 
 
 class AnatomyError(Exception):
@@ -54,9 +56,17 @@ class EngineFailure(AnatomyError):
         super().__init__(message, field=field)
         self.item = item
 
-    def named(self, names: Sequence[str]) -> "EngineFailure":
+    def named(self, names: Sequence[str]) -> Self:
         """The same, with what the request calls its items in the message."""
         if self.item is None or self.item >= len(names):
             return self
-        name = names[self.item]
-        return EngineFailure(f"{name}: {self.message}", field=name)
+        found = self.of(names[self.item])
+        found.field = names[self.item]
+        return found
+
+    def of(self, what: str) -> Self:
+        """The same, with what failed before the message."""
+        found = copy(self)
+        found.message = f"{what}: {self.message}"
+        found.args = (found.message,)
+        return found

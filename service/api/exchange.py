@@ -83,7 +83,10 @@ class Exchange:
         try:
             return self.ran(await work)
         except EngineFailure as error:
-            raise error.named(names) from error
+            named = error.named(names)
+            if named is error:
+                raise
+            raise named from error
 
     def ran(self, found: Computed[Result]) -> Result:
         """Notes how long a model took; gives what it gave."""

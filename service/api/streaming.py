@@ -67,7 +67,7 @@ class Generations:
                     try:
                         chunk = task.result()
                     except EngineFailure as error:
-                        raise EngineFailure(f"choices[{index}]: {error.message}") from error
+                        raise error.of(f"choices[{index}]") from error
                     if chunk is not None:
                         waiting[_next(self._started[index])] = index
                         yield index, chunk

@@ -122,6 +122,7 @@ async def test_a_choice_that_fails_is_named() -> None:
         alone = await client.post("/v1/completions", json=COMPLETION)
     assert answer.status_code == alone.status_code == 500
     assert answer.json()["error"]["message"] == "choices[0]: the model failed: x"
+    assert answer.json()["error"]["param"] is None
     assert alone.json()["error"]["message"] == "the model failed: x"
 
 
