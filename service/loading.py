@@ -161,6 +161,7 @@ class Loader:
             token_types="token_type_ids" in manifest.inputs,
             budget=settings.token_budget,
             max_queue_tokens=settings.max_queue_tokens,
+            max_wait_s=settings.max_queue_wait_s,
             observe=partial(self.metrics.batch, manifest.name),
             name=manifest.name,
             runners=runners,
@@ -196,11 +197,13 @@ class Loader:
         decoder = CachedSession(session, cache, settings.slots, capacity, sources)
         tokenizer = Tokenizer.load(artifact.folder)
         engine = GenerationEngine(
-            Slots(decoder, settings.slots, sources),
+            Slots(decoder, settings.slots, sources, settings.prefill_chunk),
             Scheduler(settings.slots, settings.prefill_chunk, settings.token_budget),
             tokenizer,
             ModelObserver(self.metrics, manifest.name),
             max_waiting=settings.max_queue_requests,
+            max_waiting_tokens=settings.max_queue_prompt_tokens,
+            max_wait_s=settings.max_queue_wait_s,
             name=manifest.name,
             own=own,
         )
@@ -254,10 +257,10 @@ class ModelObserver:
         """A generation ended; the mean time between its tokens."""
         self.metrics.inter_token(self.model, seconds)
 
+    def prefix_hit(self, tokens: int) -> None:
+        """A generation began with so many tokens of its prompt in the cache."""
+        self.metrics.prefix_hit(self.model, tokens)
+
     def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None:
         """A generation ended for `reason`."""
         self.metrics.finished(self.model, reason, prompt_tokens, generated_tokens)
-
-    def prefix_hit(self, tokens: int) -> None:
-        """The first `tokens` of a prompt were cached already."""
-        self.metrics.prefix_hit(self.model, tokens)

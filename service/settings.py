@@ -152,14 +152,28 @@ class ServiceSettings(BaseSettings):
         le=65536,
         description="Generations that wait for a slot; more are refused.",
     )
+    max_queue_prompt_tokens: int = Field(
+        default=131072,
+        ge=1,
+        le=2**30,
+        description="Most prompt tokens that wait for a slot; more are refused.",
+    )
+    max_queue_wait_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86400,
+        description="Longest wait for a model that is expected of a request, in seconds; one that "
+        "would wait longer is refused at once.",
+    )
     max_context: int = Field(
         default=2048, ge=16, le=2**20, description="Tokens a slot holds: prompt and continuation."
     )
     prefill_chunk: int = Field(
-        default=256,
+        default=64,
         ge=1,
         le=65536,
-        description="Most prompt tokens that run between two decoding steps.",
+        description="Prompt tokens that run between two decoding steps; prompts that begin alike "
+        "share whole chunks of so many.",
     )
 
     replicas: int = Field(

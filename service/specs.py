@@ -15,8 +15,10 @@ PER_MODEL = (
     "threads",
     "token_budget",
     "max_queue_tokens",
+    "max_queue_wait_s",
     "slots",
     "max_queue_requests",
+    "max_queue_prompt_tokens",
     "max_context",
     "prefill_chunk",
 )

@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar, cast
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from service.errors import DeadlineExceeded
-from service.messages import Computed
+from service.errors import DeadlineExceeded, EngineFailure
+from service.messages import Computed, Terms
 
 SCOPE_KEY = "anatomy.exchange"
 
@@ -103,6 +103,20 @@ class Exchange:
         for what, took in seconds.items():
             self.phases.append(Phase(what, began, took))
             began += took
+
+    def terms(self, priority: int | None = None) -> Terms:
+        """How the request waits for a model: no longer than it has left."""
+        return Terms(priority or 0, None if self.deadline is None else self.deadline.left_s())
+
+    async def run(self, work: Awaitable[Computed[Result]], names: Sequence[str]) -> Result:
+        """What a model gives for the items `names`, of which a failure names the one at fault."""
+        try:
+            return self.ran(await work)
+        except EngineFailure as error:
+            named = error.named(names)
+            if named is error:
+                raise
+            raise named from error
 
     def ran(self, found: Computed[Result]) -> Result:
         """Notes how long a model took, and for how much; gives what it gave."""

@@ -19,8 +19,8 @@ from service.api.exchange import (
     in_time,
     unless_disconnected,
 )
-from service.errors import AnatomyError
-from service.messages import Generation, GenerationChunk, GenerationModel, Sampling, TokenIds
+from service.errors import AnatomyError, EngineFailure
+from service.messages import Generation, GenerationChunk, GenerationModel, Sampling, Terms, TokenIds
 
 DONE = b"data: [DONE]\n\n"
 
@@ -54,9 +54,11 @@ class Generations:
     ) -> None:
         await self.aclose()
 
-    def start(self, model: GenerationModel, prompt: TokenIds, sampling: Sampling) -> None:
+    def start(
+        self, model: GenerationModel, prompt: TokenIds, sampling: Sampling, terms: Terms
+    ) -> None:
         """Start one more; its index is the number of those before it. Raises `Overloaded`."""
-        self._started.append(model.generate(prompt, sampling))
+        self._started.append(model.generate(prompt, sampling, terms=terms))
 
     async def chunks(self) -> AsyncGenerator[tuple[int, GenerationChunk], None]:
         """(index, chunk) of every generation, as they come, to the end of all.
@@ -90,7 +92,10 @@ class Generations:
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in sorted(done, key=waiting.__getitem__):
                     index = waiting.pop(task)
-                    chunk = task.result()
+                    try:
+                        chunk = task.result()
+                    except EngineFailure as error:
+                        raise error.of(f"choices[{index}]") from error
                     if chunk is not None:
                         waiting[_next(self._started[index])] = index
                         yield index, chunk

@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_tra
 
 from service.api.exchange import Tracer
 from service.app import create_app
-from service.messages import Computed, Floats, TokenIds
+from service.messages import ANY_TERMS, Computed, Floats, Terms, TokenIds
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
@@ -25,9 +25,11 @@ PAUSE_S = 0.02
 
 
 class SlowEmbeddingModel(FakeEmbeddingModel):
-    async def embed(self, texts: Sequence[TokenIds]) -> Computed[Floats]:
+    async def embed(
+        self, texts: Sequence[TokenIds], *, terms: Terms = ANY_TERMS
+    ) -> Computed[Floats]:
         await asyncio.sleep(PAUSE_S)
-        return await super().embed(texts)
+        return await super().embed(texts, terms=terms)
 
 
 async def spans_of(

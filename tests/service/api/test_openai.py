@@ -98,6 +98,7 @@ async def test_a_completion_has_text_reason_and_usage() -> None:
         "prompt_tokens": 7,
         "completion_tokens": 12,
         "total_tokens": 19,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
 
 
