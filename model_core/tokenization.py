@@ -5,7 +5,7 @@ What the other floors use; reading vocabularies is left to `huggingface_vocabula
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -268,13 +268,21 @@ class Tokenizer:
             messages, add_generation_prompt=add_generation_prompt, tools=tools, now=now
         )
 
-    def stream(self, *, after: Sequence[int] = ()) -> DecodeStream:
-        """Incremental decoding of one answer, special tokens skipped.
+    @cached_property
+    def takes_tools(self) -> bool:
+        """Whether the chat template shows a model the functions that it may call.
+
+        Raises `ChatTemplateError` for a template that isn't valid.
+        """
+        return self._template is not None and self._template.takes_tools
+
+    def stream(self, *, after: Sequence[int] = (), shown: Collection[int] = ()) -> DecodeStream:
+        """Incremental decoding of one answer, special tokens skipped but for those `shown`.
 
         `after` are tokens that the answer continues and whose text isn't repeated: in some
         vocabularies a first word loses its space where nothing precedes it.
         """
-        return self._detokenizer.stream(after)
+        return self._detokenizer.stream(after, shown)
 
     @cached_property
     def _frame(self) -> list[int]:

@@ -83,7 +83,7 @@ class Sampling:
     0 switch the filter off. `seed` None draws a seed from the operating system. `top_logprobs` None
     computes no log probabilities; n gives the chosen token's and those of the n likeliest, with
     `prompt_logprobs` also of the prompt's tokens. A text that follows a `schema` ends where that
-    ends.
+    ends. Special tokens that are `shown` stand in the text.
     """
 
     max_tokens: int
@@ -105,6 +105,7 @@ class Sampling:
     length_penalty: float = 1.0
     early_stopping: bool = False
     schema: "Followed | None" = None
+    shown: tuple[int, ...] = ()
 
 
 class Following(Protocol):
@@ -250,6 +251,10 @@ class GenerationModel(ServedModel, Protocol):
 
         Raises `InvalidRequest` for `field`.
         """
+        ...
+
+    def grammar(self, grammar: str, *, field: str) -> Followed:
+        """A grammar, in llguidance's variant of Lark, likewise."""
         ...
 
     def generate(self, prompt: TokenIds, sampling: Sampling) -> Generation:

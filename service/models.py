@@ -80,6 +80,10 @@ class SlottedGeneration:
         """A JSON schema that generations can follow. Raises `InvalidRequest` for `field`."""
         return self.schemas.compile(schema, field=field)
 
+    def grammar(self, grammar: str, *, field: str) -> Schema:
+        """A grammar that generations can follow. Raises `InvalidRequest` for `field`."""
+        return self.schemas.compile_grammar(grammar, field=field)
+
     def generate(self, prompt: TokenIds, sampling: Sampling) -> Stream:
         """Start at once; raises `Overloaded` when the queue is full."""
         return self.engine.generate(prompt, sampling)

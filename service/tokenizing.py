@@ -164,12 +164,19 @@ class Tokenizing:
         )
 
     async def conversation(
-        self, model: ServedModel, messages: Sequence[Mapping[str, object]], *, field: str
+        self,
+        model: ServedModel,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        field: str,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        more_bytes: int = 0,
     ) -> TokenIds:
         """Token ids of a conversation in the model's own template, up to where it answers.
 
-        `messages` have `role` and `content`. Raises `InvalidRequest` when the model has no
-        template or the template refuses the conversation, and `TooManyTokens`.
+        `messages` have `role` and `content`; `tools` are functions that the model may call. What
+        there is beside contents is about `more_bytes`. Raises `InvalidRequest` when the model has
+        no template or the template refuses the conversation, and `TooManyTokens`.
         """
         tokenizer = model.tokenizer
         if tokenizer.chat_template is None:
@@ -180,11 +187,14 @@ class Tokenizing:
         size = sum(
             byte_count(str(message["content"])) + MESSAGE_OVERHEAD_BYTES for message in messages
         )
+        size += more_bytes
         self._require_size(size, model, field)
 
         def render_and_encode() -> TokenIds:
             # The template writes the special tokens itself.
-            return tokenizer.encode(tokenizer.render_chat(messages), special_tokens=False)
+            return tokenizer.encode(
+                tokenizer.render_chat(messages, tools=tools), special_tokens=False
+            )
 
         try:
             ids = await self._offload.run(size, render_and_encode)

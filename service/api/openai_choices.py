@@ -77,15 +77,19 @@ class ChatChoice:
 
     def deltas(self, chunk: GenerationChunk) -> list[dict[str, Any]]:
         """The role first, then text, then an empty delta with the reason of the end."""
-        found: list[dict[str, Any]] = []
-        if not self._has_begun:
-            self._has_begun = True
-            found.append(self._delta({"role": "assistant", "content": ""}))
+        found = self.opening("")
         if chunk.text or (self._wants_logprobs and chunk.logprobs):
             found.append(self._delta({"content": chunk.text}, self._logprobs(chunk)))
         if chunk.finish_reason is not None:
             found.append(self._delta({}, finish_reason=chunk.finish_reason.value))
         return found
+
+    def opening(self, content: str | None) -> list[dict[str, Any]]:
+        """The delta that a stream begins with, once."""
+        if self._has_begun:
+            return []
+        self._has_begun = True
+        return [self._delta({"role": "assistant", "content": content})]
 
     def whole(self, chunk: GenerationChunk) -> dict[str, Any]:
         """The message of a whole answer."""
@@ -98,7 +102,7 @@ class ChatChoice:
 
     def _delta(
         self,
-        delta: dict[str, str],
+        delta: dict[str, Any],
         logprobs: dict[str, Any] | None = None,
         finish_reason: str | None = None,
     ) -> dict[str, Any]:

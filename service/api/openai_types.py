@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 from pydantic import Discriminator, Field, Tag
 
 from service.api.bodies import RequestBody
+from service.api.tool_types import Tool, ToolCall, ToolChoice
 from service.messages import Truncation
 
 INT64_MAX = 2**63 - 1
@@ -227,29 +228,39 @@ class TextPart(RequestBody):
     text: str
 
 
+MessageContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], STOP_AT_FIRST, Tag("<list>")],
+    Discriminator(
+        _text_or_list,
+        custom_error_type="content_kind",
+        custom_error_message="accepted are a string or a list of text parts",
+    ),
+]
+
+
 class Message(RequestBody):
     """One turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        Annotated[str, Tag("<text>")] | Annotated[list[TextPart], STOP_AT_FIRST, Tag("<list>")],
-        Discriminator(
-            _text_or_list,
-            custom_error_type="content_kind",
-            custom_error_message="accepted are a string or a list of text parts",
-        ),
-    ]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: MessageContent | None = Field(
+        None, description="A text, or parts of one; an assistant that calls tools may say nothing."
+    )
     name: str | None = Field(None, max_length=256, description="Accepted, without effect.")
     refusal: Unsupported = None
     audio: Unsupported = None
     function_call: Unsupported = None
-    tool_calls: Unsupported = None
+    tool_calls: Annotated[list[ToolCall], STOP_AT_FIRST] | None = Field(
+        None, max_length=128, description="What an assistant called."
+    )
+    tool_call_id: str | None = Field(
+        None, min_length=1, max_length=256, description="Whose result a tool's message is."
+    )
 
     @property
     def text(self) -> str:
         """The content in one string; parts stand on lines of their own."""
-        if isinstance(self.content, str):
-            return self.content
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
         return "\n".join(part.text for part in self.content)
 
 
@@ -264,9 +275,15 @@ class ChatBody(SamplingBody):
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="Give this many of the likeliest; needs `logprobs`."
     )
-    tools: Unsupported = None
-    tool_choice: Unsupported = None
-    parallel_tool_calls: Unsupported = None
+    tools: Annotated[list[Tool], STOP_AT_FIRST] | None = Field(
+        None, min_length=1, max_length=128, description="Functions that the model may call."
+    )
+    tool_choice: ToolChoice | None = Field(
+        None, description="Whether it calls any, and which; auto unless given."
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether it may make more than one call; it may unless given."
+    )
     functions: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None

@@ -38,6 +38,8 @@ class FakeTokenizer:
     vocab_size = VOCAB_SIZE
     eos_ids = frozenset({END_ID})
 
+    takes_tools = False
+
     def __init__(self, *, chat_template: str | None = "fake") -> None:
         self.chat_template = chat_template
 
@@ -259,6 +261,7 @@ class FakeGenerationModel:
         self.card = replace(plain, generation=generation, max_beams=8)
         self.tokenizer = fake_tokenizer(chat_template=chat_template)
         self.script = script
+        self.reason = FinishReason.STOP
         self.pause_s = pause_s
         self.failure = failure
         self.room = room
@@ -269,10 +272,15 @@ class FakeGenerationModel:
             raise InvalidRequest(f"{field}: impossible", field=field)
         return FakeSchema(dict(schema))
 
+    def grammar(self, grammar: str, *, field: str) -> Followed:
+        return FakeSchema({"grammar": grammar, "field": field})
+
     def generate(self, prompt: TokenIds, sampling: Sampling) -> Generation:
         if len(self.started) == self.room:
             raise Overloaded("the queue is full", retry_after_s=7)
-        chunks = chunks_of(*self.script, logprobs=sampling.top_logprobs is not None)
+        chunks = chunks_of(
+            *self.script, reason=self.reason, logprobs=sampling.top_logprobs is not None
+        )
         if sampling.prompt_logprobs:
             scored = tuple(TokenLogprob(token, -2.0, ((token, -2.0),)) for token in prompt[1:])
             chunks[0] = replace(chunks[0], prompt_logprobs=scored)
