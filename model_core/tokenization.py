@@ -45,7 +45,8 @@ def _local_now() -> datetime:
 class Span:
     """A token, what it stands for in its text and where, in characters.
 
-    One that frames the text stands nowhere in it, and has its own name.
+    One that frames the text stands nowhere in it, and has its own name. One that `continues`
+    belongs to the word of the token before it.
     """
 
     token_id: int
@@ -53,6 +54,7 @@ class Span:
     special: bool
     start: int | None
     stop: int | None
+    continues: bool = False
 
 
 class Tokenizer:
@@ -228,7 +230,14 @@ class Tokenizer:
         return [
             Span(token_id, token, True, None, None)
             if is_frame
-            else Span(token_id, text[start:stop], self.is_special(token_id), start, stop)
+            else Span(
+                token_id,
+                text[start:stop],
+                self.is_special(token_id),
+                start,
+                stop,
+                self._continues(token_id, token, text, start, stop),
+            )
             for token_id, token, is_frame, (start, stop) in rows
         ]
 
@@ -283,6 +292,24 @@ class Tokenizer:
         vocabularies a first word loses its space where nothing precedes it.
         """
         return self._detokenizer.stream(after, shown)
+
+    def _continues(self, token_id: int, token: str, text: str, start: int, stop: int) -> bool:
+        """Whether a token goes on with a word, as transformers' pipelines see it."""
+        if token_id == self._unknown_id:
+            return False
+        if self._marks_continuations:
+            return len(token) != stop - start
+        # Elsewhere words are what stands between spaces.
+        return start > 0 and " " not in text[start - 1 : start + 1]
+
+    @cached_property
+    def _marks_continuations(self) -> bool:
+        return bool(getattr(self._backend.model, "continuing_subword_prefix", None))
+
+    @cached_property
+    def _unknown_id(self) -> int | None:
+        unknown = self._vocabulary.special.texts.get("unk_token")
+        return None if unknown is None else self._backend.token_to_id(unknown)
 
     @cached_property
     def _frame(self) -> list[int]:

@@ -35,7 +35,13 @@ from service.engines.slots import Slots
 from service.exporting import artifact_of
 from service.messages import Task
 from service.metrics import Metrics
-from service.models import BatchedEmbedding, SlottedGeneration, card_of, served_encoder
+from service.models import (
+    BatchedEmbedding,
+    BatchedTokenClassification,
+    SlottedGeneration,
+    card_of,
+    served_encoder,
+)
 from service.registry import Registry
 from service.settings import ServiceSettings
 
@@ -114,7 +120,8 @@ class ModelGroup:
             observe=partial(self.metrics.batch, manifest.name),
             name=manifest.name,
             runners=runners,
-            per_token=(VECTORS_OF_TOKENS,),
+            per_token={VECTORS_OF_TOKENS}
+            | {served.output for served in manifest.served if served.per_token},
             run_alone=alone.run,
         )
         self.closers.append(batcher.close)
@@ -123,6 +130,8 @@ class ModelGroup:
             model = served_encoder(artifact, served, hardware, tokenizer, batcher)
             if isinstance(model, BatchedEmbedding):
                 self.registry.add_embedding(model)
+            elif isinstance(model, BatchedTokenClassification):
+                self.registry.add_token_classification(model)
             else:
                 self.registry.add_classification(model)
 

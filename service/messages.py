@@ -21,6 +21,7 @@ class Task(StrEnum):
 
     EMBED = "embed"
     CLASSIFY = "classify"
+    CLASSIFY_TOKENS = "token_classify"
     GENERATE = "generate"
 
 
@@ -240,6 +241,18 @@ class ClassificationModel(ServedModel, Protocol):
 
     async def classify(self, inputs: Inputs, *, raw: bool = False) -> Computed[Floats]:
         """Probabilities [N, C] over `card.labels` in the order of the items, or `raw` scores."""
+        ...
+
+
+class TokenClassificationModel(ServedModel, Protocol):
+    """Texts, as token ids with their special tokens, to class scores of every token."""
+
+    async def classify_tokens(self, inputs: Inputs) -> Computed[list[Floats]]:
+        """The head's own scores, [T, C] over `card.labels` for each item, in their order."""
+        ...
+
+    def probabilities(self, scores: Floats, /) -> Floats:
+        """Probabilities [.., C] of such scores."""
         ...
 
 

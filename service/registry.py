@@ -11,6 +11,7 @@ from service.messages import (
     ModelCard,
     ServedModel,
     Task,
+    TokenClassificationModel,
 )
 
 Model = TypeVar("Model", bound=ServedModel)
@@ -27,6 +28,7 @@ class Registry:
         self.ready = False
         self._embedding: dict[str, EmbeddingModel] = {}
         self._classification: dict[str, ClassificationModel] = {}
+        self._token_classification: dict[str, TokenClassificationModel] = {}
         self._generation: dict[str, GenerationModel] = {}
 
     def add_embedding(self, model: EmbeddingModel) -> None:
@@ -36,6 +38,10 @@ class Registry:
     def add_classification(self, model: ClassificationModel) -> None:
         """Serve a classification model. Raises `ValueError` when its name is taken."""
         self._classification[self._new_name(model)] = model
+
+    def add_token_classification(self, model: TokenClassificationModel) -> None:
+        """Serve a model that labels tokens. Raises `ValueError` when its name is taken."""
+        self._token_classification[self._new_name(model)] = model
 
     def add_generation(self, model: GenerationModel) -> None:
         """Serve a generation model. Raises `ValueError` when its name is taken."""
@@ -48,6 +54,21 @@ class Registry:
     def classification(self, name: str | None = None) -> ClassificationModel:
         """The classification model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
         return self._find(self._classification, Task.CLASSIFY, name)
+
+    def token_classification(self, name: str | None = None) -> TokenClassificationModel:
+        """What labels tokens: `name`, or the default. Raises `UnknownModel`, `NotReady`."""
+        return self._find(self._token_classification, Task.CLASSIFY_TOKENS, name)
+
+    def classifier(self, name: str | None = None) -> ServedModel:
+        """What labels texts, or their tokens where that is all that there is or that is named.
+
+        Raises `UnknownModel`, `NotReady`.
+        """
+        self.require_ready()
+        of_tokens = self._token_classification
+        if name in of_tokens or (name is None and of_tokens and not self._classification):
+            return self.token_classification(name)
+        return self.classification(name)
 
     def ranker(self, name: str | None = None) -> ServedModel:
         """What compares two texts: a classifier that ranks, or an embedding model.
@@ -75,7 +96,8 @@ class Registry:
         """
         self.require_ready()
         served = [
-            *self._embedding.values(), *self._classification.values(), *self._generation.values()
+            *self._embedding.values(), *self._classification.values(),
+            *self._token_classification.values(), *self._generation.values(),
         ]  # fmt: skip
         if not served:
             raise UnknownModel("no model is served", field="model")
@@ -95,6 +117,7 @@ class Registry:
         served: tuple[Mapping[str, ServedModel], ...] = (
             self._embedding,
             self._classification,
+            self._token_classification,
             self._generation,
         )
         return tuple(model.card for models in served for model in models.values())
@@ -115,7 +138,10 @@ class Registry:
         if name is None:
             for model in models.values():
                 return model
-            raise UnknownModel(f"no model is served for the task {task}", field="model")
+            served = ", ".join(f"{card.name} ({card.task})" for card in self.cards()) or "none"
+            raise UnknownModel(
+                f"no model is served for the task {task}; served: {served}", field="model"
+            )
         if name in models:
             return models[name]
         other_task = next((card.task for card in self.cards() if card.name == name), None)

@@ -5,10 +5,10 @@ to the dialect.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeGuard
 
-from model_core.tokenization import ChatTemplateError, Pair, TokenizationError, Tokenizer
+from model_core.tokenization import ChatTemplateError, Pair, Span, TokenizationError, Tokenizer
 from service.errors import InvalidRequest, TooManyTokens
 from service.messages import Inputs, ServedModel, TokenIds, Truncation
 from service.offload import Offload
@@ -20,6 +20,14 @@ TextInput: TypeAlias = str | list[str] | list[int] | list[list[int]]
 MESSAGE_OVERHEAD_BYTES = 16
 MAX_PAIRS_BYTES = 4 * 1024**2
 """A text that is compared with many is read once for each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpannedTexts:
+    """Texts as token ids, and for each its tokens with their places in the text."""
+
+    inputs: Inputs
+    spans: list[list[Span]]
 
 
 class Tokenizing:
@@ -96,7 +104,7 @@ class Tokenizing:
         found = fitted(encoded, model, fields, truncation)
         # What was not even read is dropped too, if nobody knows how many tokens it was.
         unread = [len(before) > len(after) for before, after in zip(texts, cut, strict=True)]
-        dropped = [max(n, is_cut) for n, is_cut in zip(found.dropped, unread, strict=True)]
+        dropped = [max(n, int(is_cut)) for n, is_cut in zip(found.dropped, unread, strict=True)]
         return replace(found, dropped=dropped)
 
     async def pairs(
@@ -163,6 +171,50 @@ class Tokenizing:
             [pair.second_at for pair in found],
         )
 
+    async def spans(
+        self,
+        model: ServedModel,
+        texts: Sequence[str],
+        *,
+        fields: Sequence[str],
+        truncation: Truncation = Truncation.ERROR,
+    ) -> SpannedTexts:
+        """Token ids of texts, each token with its place. Raises as `inputs` does.
+
+        Whoever calls has checked how many they are.
+        """
+        longest = self._max_bytes_per_token * model.card.max_input_tokens
+        read = [text if truncation is Truncation.ERROR else shortened(text, longest, truncation)
+                for text in texts]  # fmt: skip
+        total = self._require_sizes(read, model, fields)
+        is_left = truncation is Truncation.LEFT
+
+        def encode() -> list[list[Span]]:
+            found: list[list[Span]] = []
+            for text, cut in zip(texts, read, strict=True):
+                # What was not read of the beginning still counts for where the rest stands.
+                unread = len(text) - len(cut) if is_left else 0
+                found.append([moved(span, unread) for span in model.tokenizer.spans(cut)])
+            return found
+
+        try:
+            spans = await self._offload.run(total, encode)
+        except TokenizationError as error:
+            field = fields[0].partition("[")[0]
+            raise InvalidRequest(f"{field}: {error}", field=field) from error
+        if truncation is Truncation.ERROR:
+            kept = spans
+            for row, field in zip(spans, fields, strict=True):
+                require_length([span.token_id for span in row], model, field=field)
+        else:
+            kept = [cut_spans(row, model.card.max_input_tokens, left=is_left) for row in spans]
+        dropped = [
+            max(len(whole) - len(part), int(len(text) > len(cut)))
+            for whole, part, text, cut in zip(spans, kept, texts, read, strict=True)
+        ]
+        token_ids = [[span.token_id for span in row] for row in kept]
+        return SpannedTexts(Inputs(token_ids, dropped), kept)
+
     async def conversation(
         self,
         model: ServedModel,
@@ -206,13 +258,7 @@ class Tokenizing:
     async def _encode(
         self, model: ServedModel, texts: Sequence[str], fields: Sequence[str], prompt: str
     ) -> list[TokenIds]:
-        total = 0
-        for text, field in zip(texts, fields, strict=True):
-            if not text:
-                raise InvalidRequest(f"{field} is empty; it needs a character", field=field)
-            size = byte_count(text)
-            self._require_size(size, model, field)
-            total += size
+        total = self._require_sizes(texts, model, fields)
         tokenizer = model.tokenizer
         texts = [prompt + text for text in texts] if prompt else texts
         try:
@@ -222,6 +268,19 @@ class Tokenizing:
         except TokenizationError as error:
             field = fields[0] if len(fields) == 1 else fields[0].partition("[")[0]
             raise InvalidRequest(f"{field}: {error}", field=field) from error
+
+    def _require_sizes(
+        self, texts: Sequence[str], model: ServedModel, fields: Sequence[str]
+    ) -> int:
+        """The bytes of all texts, each of which is there and not too long to be read."""
+        total = 0
+        for text, field in zip(texts, fields, strict=True):
+            if not text:
+                raise InvalidRequest(f"{field} is empty; it needs a character", field=field)
+            size = byte_count(text)
+            self._require_size(size, model, field)
+            total += size
+        return total
 
     def _require_size(self, size: int, model: ServedModel, field: str) -> None:
         tokens = model.card.max_input_tokens
@@ -256,6 +315,21 @@ def fitted(
     limit, is_left = model.card.max_input_tokens, truncation is Truncation.LEFT
     cut = [model.tokenizer.cut(ids, limit, left=is_left) for ids in encoded]
     return Inputs(cut, [len(a) - len(b) for a, b in zip(encoded, cut, strict=True)])
+
+
+def moved(span: Span, characters: int) -> Span:
+    """A token so many characters further on; one that frames the text stands nowhere."""
+    if not characters or span.start is None or span.stop is None:
+        return span
+    return replace(span, start=span.start + characters, stop=span.stop + characters)
+
+
+def cut_spans(spans: list[Span], tokens: int, *, left: bool) -> list[Span]:
+    """At most `tokens`: those that frame the text are kept, others dropped from one end."""
+    own = [place for place, span in enumerate(spans) if span.start is not None]
+    room = max(0, tokens - (len(spans) - len(own)))
+    gone = set(own[: max(0, len(own) - room)] if left else own[room:])
+    return [span for place, span in enumerate(spans) if place not in gone]
 
 
 def byte_count(text: str) -> int:

@@ -1,8 +1,8 @@
 """Classification: by a classifier, in the shape of vLLM's `/classify`, or over given labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import numpy as np
 import orjson
@@ -15,9 +15,11 @@ from service.api import bodies
 from service.api.exchange import Exchange, answered, exchange_of
 from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, ModelName, Texts
 from service.api.responses import BYTES_PER_NUMBER, require_finite, told, usage
+from service.api.tagging import Tagging, Wanted
 from service.engines.pooling import ranked, softmax, unit
+from service.entities import Aggregation
 from service.errors import InvalidRequest
-from service.messages import Floats, Inputs, Truncation
+from service.messages import Floats, Inputs, Task, Truncation
 from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import Tokenizing
@@ -55,6 +57,15 @@ class ClassifyBody(bodies.RequestBody):
         None, ge=0, le=1, description="Also list the labels that are at least so likely."
     )
     raw_scores: bool = Field(False, description="The head's own scores, not probabilities.")
+    aggregation_strategy: Aggregation | None = Field(
+        None,
+        description="How a model that labels tokens merges them to entities: none, simple (unless "
+        "given), or by words: first, max, average.",
+    )
+    ignore_labels: Annotated[list[str], STOP_AT_FIRST] | None = Field(
+        None, max_length=1024, description="Of entities that are left out; O unless given."
+    )
+    token_scores: bool | None = Field(None, description="Also list every token, with its scores.")
     truncation: Truncation = TRUNCATION
     user: str | None = Field(None, description="Accepted, without effect.")
 
@@ -103,6 +114,12 @@ class Classify:
             )
 
         async def run() -> Response:
+            is_for_tokens = body.labels is None and (
+                self.registry.classifier(body.model).card.task is Task.CLASSIFY_TOKENS
+            )
+            refuse(body, NOT_OF_TOKENS if is_for_tokens else OF_TOKENS)
+            if is_for_tokens:
+                return await self._entities(body, exchange)
             score = self._by_classifier if body.labels is None else self._by_embeddings
             found = await score(body, exchange)
             size = found.scores.size * BYTES_PER_NUMBER
@@ -110,6 +127,29 @@ class Classify:
             return Response(content, media_type="application/json")
 
         return await answered(request, run())
+
+    async def _entities(self, body: ClassifyBody, exchange: Exchange) -> Response:
+        model = self.registry.token_classification(body.model)
+        exchange.model = model.card.name
+        texts = [body.input] if isinstance(body.input, str) else body.input
+        if not is_texts(texts):
+            raise InvalidRequest(
+                f"input: model {model.card.name!r} tells where in a text its labels are; send "
+                "texts, not token ids",
+                field="input",
+            )
+        self.tokenizing.require_count(len(texts), field="input")
+        is_single = isinstance(body.input, str)
+        fields = ["input"] if is_single else [f"input[{place}]" for place in range(len(texts))]
+        wanted = Wanted(
+            strategy=body.aggregation_strategy or Aggregation.SIMPLE,
+            ignored=("O",) if body.ignore_labels is None else body.ignore_labels,
+            threshold=body.threshold or 0.0,
+            token_scores=bool(body.token_scores),
+            raw=body.raw_scores,
+        )
+        tagging = Tagging(self.tokenizing, self.offload, self.now)
+        return await tagging.answer(model, texts, fields, body.truncation, wanted, exchange)
 
     async def _by_classifier(self, body: ClassifyBody, exchange: Exchange) -> Scored:
         model = self.registry.classification(body.model)
@@ -166,6 +206,27 @@ class Classify:
             "usage": usage(found.tokens),
         }
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+OF_TOKENS: Mapping[str, str] = dict.fromkeys(
+    ("aggregation_strategy", "ignore_labels", "token_scores"),
+    "is for models that label the tokens of a text; this one labels texts",
+)
+NOT_OF_TOKENS: Mapping[str, str] = {
+    "top_k": "is for models that label texts; this one labels tokens, and gives each its likeliest"
+}
+
+
+def refuse(body: ClassifyBody, fields: Mapping[str, str]) -> None:
+    """Raises for the first of `fields` that was sent, with the reason."""
+    for name, why in fields.items():
+        if getattr(body, name) is not None:
+            raise InvalidRequest(f"{name} {why}; leave it out", field=name)
+
+
+def is_texts(items: Sequence[object]) -> TypeGuard[Sequence[str]]:
+    """Whether all are texts."""
+    return all(isinstance(item, str) for item in items)
 
 
 def result(

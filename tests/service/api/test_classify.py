@@ -90,6 +90,9 @@ async def test_given_labels_are_compared_with_the_text_by_an_embedding_model() -
         ({"top_k": 0}, "top_k"),
         ({"threshold": 1.5}, "threshold"),
         ({"truncation": "middle"}, "truncation"),
+        ({"aggregation_strategy": "max"}, "aggregation_strategy"),
+        ({"ignore_labels": []}, "ignore_labels"),
+        ({"token_scores": True, "labels": ["x", "y"]}, "token_scores"),
     ],
     ids=str,
 )
