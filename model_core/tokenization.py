@@ -19,7 +19,7 @@ from model_core.chat_template import ChatTemplate, ChatTemplateError
 from model_core.detokenization import DecodeStream, detokenizer_of
 from model_core.gguf_vocabularies import build_gguf_vocabulary
 from model_core.huggingface_vocabularies import read_template, read_vocabulary
-from model_core.truncation import Pair, cut, cut_pair
+from model_core.truncation import Pair, cut, cut_pair, frame_around
 from model_core.vocabularies import (
     Languages,
     Listed,
@@ -221,6 +221,10 @@ class Tokenizer:
         What frames every text ([CLS] … [SEP], bos) is kept.
         """
         return cut(token_ids, tokens, self._frame, left=left)
+
+    def frame_of(self, token_ids: Sequence[int]) -> tuple[int, int]:
+        """How many tokens before and behind a text are not its own, in what `encode` gave."""
+        return frame_around(list(token_ids), self._frame)
 
     def spans(self, text: str, *, special_tokens: bool = True) -> list[Span]:
         """The tokens of `text`, each with its part of it and its place."""

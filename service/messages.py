@@ -26,11 +26,15 @@ class Task(StrEnum):
 
 
 class Truncation(StrEnum):
-    """What becomes of a text that is longer than the model takes: which end is dropped, if any."""
+    """What becomes of a text that is longer than the model takes: which end is dropped, if any.
+
+    CHUNK drops none: the text is read in windows, whose vectors are averaged.
+    """
 
     ERROR = "error"
     RIGHT = "right"
     LEFT = "left"
+    CHUNK = "chunk"
 
 
 @dataclass(frozen=True, slots=True)

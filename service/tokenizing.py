@@ -5,13 +5,15 @@ to the dialect.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias, TypeGuard
 
 from model_core.tokenization import ChatTemplateError, Pair, Span, TokenizationError, Tokenizer
+from service.chunks import Chunked, chunked, parts_of
 from service.errors import InvalidRequest, TooManyTokens
 from service.messages import Inputs, ServedModel, TokenIds, Truncation
 from service.offload import Offload
+from service.spans import SpannedTexts, cut_spans, moved
 
 TextInput: TypeAlias = str | list[str] | list[int] | list[list[int]]
 
@@ -22,23 +24,24 @@ MAX_PAIRS_BYTES = 4 * 1024**2
 """A text that is compared with many is read once for each of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpannedTexts:
-    """Texts as token ids, and for each its tokens with their places in the text."""
-
-    inputs: Inputs
-    spans: list[list[Span]]
-
-
 class Tokenizing:
     """Encodes requests off the event loop.
 
     `max_bytes_per_token` times a model's tokens is the most bytes of a text that is looked at:
-    tokenizers can be quadratic on pathological text. `max_inputs` bounds the items of a request.
+    tokenizers can be quadratic on pathological text. `max_inputs` bounds the items of a request,
+    `max_tokens` those of a request whose texts are read in windows.
     """
 
-    def __init__(self, offload: Offload, *, max_bytes_per_token: int, max_inputs: int) -> None:
+    def __init__(
+        self,
+        offload: Offload,
+        *,
+        max_bytes_per_token: int,
+        max_inputs: int,
+        max_tokens: int = 2**16,
+    ) -> None:
         self._offload = offload
+        self._max_tokens = max_tokens
         self._max_bytes_per_token = max_bytes_per_token
         self._max_inputs = max_inputs
 
@@ -215,6 +218,63 @@ class Tokenizing:
         token_ids = [[span.token_id for span in row] for row in kept]
         return SpannedTexts(Inputs(token_ids, dropped), kept)
 
+    async def windows(
+        self, model: ServedModel, value: TextInput, *, field: str, overlap: int
+    ) -> Chunked:
+        """Windows of each item, of `card.max_input_tokens` at most; nothing is dropped.
+
+        Neighbours share `overlap` tokens; each has the model's special tokens, and its prompt.
+        Raises as `inputs` does, and for more windows or tokens than a request may have.
+        """
+        is_single = isinstance(value, str) or _is_ids(value)
+        items: Sequence[str | TokenIds] = [value] if is_single else value  # pyright: ignore[reportAssignmentType]
+        self.require_count(len(items), field=field)
+        fields = [field] if is_single else [f"{field}[{place}]" for place in range(len(items))]
+        prompt, tokenizer = model.card.prompt, model.tokenizer
+        limit, longest = model.card.max_input_tokens, self._max_bytes_per_token * self._max_tokens
+        total = 0
+        for item, name in zip(items, fields, strict=True):
+            if not item:
+                raise InvalidRequest(f"{name} is empty; it needs a character", field=name)
+            if not isinstance(item, str):
+                require_known_ids(item, tokenizer, field=name)
+            total += byte_count(item) if isinstance(item, str) else len(item)
+        if total > longest:
+            raise TooManyTokens(
+                f"{field} has {total} bytes together; at most {longest} are read in windows",
+                field=field,
+            )
+
+        def encode() -> Chunked:
+            texts = [
+                parts_of(tokenizer, item, prompt, self._max_tokens, field=name)
+                for item, name in zip(items, fields, strict=True)
+            ]
+            room = min(limit - len(text.before) - len(text.behind) for text in texts)
+            if overlap >= room:
+                raise InvalidRequest(
+                    f"chunk_overlap: {overlap} is not accepted; a window of model "
+                    f"{model.card.name!r} has room for {room} tokens of the text, and goes on with "
+                    "one at least",
+                    field="chunk_overlap",
+                )
+            return chunked(texts, limit, overlap)
+
+        try:
+            found = await self._offload.run(total, encode)
+        except TokenizationError as error:
+            raise InvalidRequest(f"{field}: {error}", field=field) from error
+        for count, most, what in (
+            (len(found.windows), self._max_inputs, "windows"),
+            (found.tokens, self._max_tokens, "tokens in its windows"),
+        ):
+            if count > most:
+                raise TooManyTokens(
+                    f"{field} has {count} {what}; at most {most} are accepted in one request",
+                    field=field,
+                )
+        return found
+
     async def conversation(
         self,
         model: ServedModel,
@@ -315,21 +375,6 @@ def fitted(
     limit, is_left = model.card.max_input_tokens, truncation is Truncation.LEFT
     cut = [model.tokenizer.cut(ids, limit, left=is_left) for ids in encoded]
     return Inputs(cut, [len(a) - len(b) for a, b in zip(encoded, cut, strict=True)])
-
-
-def moved(span: Span, characters: int) -> Span:
-    """A token so many characters further on; one that frames the text stands nowhere."""
-    if not characters or span.start is None or span.stop is None:
-        return span
-    return replace(span, start=span.start + characters, stop=span.stop + characters)
-
-
-def cut_spans(spans: list[Span], tokens: int, *, left: bool) -> list[Span]:
-    """At most `tokens`: those that frame the text are kept, others dropped from one end."""
-    own = [place for place, span in enumerate(spans) if span.start is not None]
-    room = max(0, tokens - (len(spans) - len(own)))
-    gone = set(own[: max(0, len(own) - room)] if left else own[room:])
-    return [span for place, span in enumerate(spans) if place not in gone]
 
 
 def byte_count(text: str) -> int:

@@ -13,13 +13,13 @@ from starlette.routing import Route
 
 from service.api import bodies
 from service.api.exchange import Exchange, answered, exchange_of
-from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, ModelName, Texts
+from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, Cutting, ModelName, Texts
 from service.api.responses import BYTES_PER_NUMBER, require_finite, told, usage
 from service.api.tagging import Tagging, Wanted
 from service.engines.pooling import ranked, softmax, unit
 from service.entities import Aggregation
 from service.errors import InvalidRequest
-from service.messages import Floats, Inputs, Task, Truncation
+from service.messages import Floats, Inputs, Task
 from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import Tokenizing
@@ -66,7 +66,7 @@ class ClassifyBody(bodies.RequestBody):
         None, max_length=1024, description="Of entities that are left out; O unless given."
     )
     token_scores: bool | None = Field(None, description="Also list every token, with its scores.")
-    truncation: Truncation = TRUNCATION
+    truncation: Cutting = TRUNCATION
     user: str | None = Field(None, description="Accepted, without effect.")
 
 

@@ -6,7 +6,8 @@ it is. Checks over several fields, or that need the model, are where the request
 
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from service.api.bodies import RequestBody
 from service.api.tool_types import Tool, ToolCall, ToolChoice
@@ -30,6 +31,25 @@ def _input_kind(value: object) -> str | None:
         return "<token id lists>"
     return None
 
+
+CUTS = (Truncation.ERROR, Truncation.RIGHT, Truncation.LEFT)
+
+
+def _require_cut(value: Truncation) -> Truncation:
+    if value not in CUTS:
+        raise PydanticCustomError(
+            "cut_kind",
+            "accepted are error, right, left; chunk is for embeddings, whose vectors have a mean",
+        )
+    return value
+
+
+Cutting: TypeAlias = Annotated[
+    Truncation,
+    AfterValidator(_require_cut),
+    WithJsonSchema({"enum": [cut.value for cut in CUTS], "type": "string"}),
+]
+"""What becomes of texts that can't be read in windows."""
 
 TRUNCATION: Any = Field(
     Truncation.ERROR,
@@ -102,7 +122,14 @@ class EmbeddingsBody(RequestBody):
     dimensions: int | None = Field(
         None, ge=1, le=65536, description="Keep this many numbers and normalise again."
     )
-    truncation: Truncation = TRUNCATION
+    truncation: Truncation = Field(
+        Truncation.ERROR,
+        description="Which end of a text that is too long is dropped: left, right; error refuses "
+        "it, chunk reads it in windows and averages their vectors.",
+    )
+    chunk_overlap: int | None = Field(
+        None, ge=0, le=65536, description="Tokens that neighbouring windows share; 0 unless given."
+    )
     user: str | None = Field(None, description="Accepted, without effect.")
 
 

@@ -60,6 +60,9 @@ class FakeTokenizer:
             return ids
         return [ids[0], *ids[len(ids) - tokens + 1 :]] if left else ids[:tokens]
 
+    def frame_of(self, token_ids: Sequence[int]) -> tuple[int, int]:
+        return int(list(token_ids[:1]) == [BEGIN_ID]), 0
+
     def spans(self, text: str, *, special_tokens: bool = True) -> list[Span]:
         begin = [Span(BEGIN_ID, "<s>", True, None, None)] * special_tokens
         return begin + [Span(b, chr(b), False, i, i + 1) for i, b in enumerate(text.encode())]
