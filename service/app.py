@@ -16,7 +16,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,7 +30,7 @@ from service.api.openai_generation import OpenAIGeneration
 from service.api.operations import Operations
 from service.api.ranking import Ranking
 from service.api.tei import TextEmbeddingsInference
-from service.errors import AnatomyError
+from service.errors import AnatomyError, InvalidRequest
 from service.metrics import Metrics
 from service.offload import Offload
 from service.registry import Registry
@@ -159,7 +159,6 @@ class RequestBoundary:
         exchange = Exchange(_request_id(scope))
         scope[SCOPE_KEY] = exchange
         began = time.perf_counter()
-        exchange.deadline = deadline_of(scope, began, self._timeout_s)
         exchange.dialect = self._dialects.get(scope["path"], Dialect.OPENAI)
         status: int | None = None
 
@@ -174,7 +173,11 @@ class RequestBoundary:
             await send(message)
 
         try:
+            exchange.deadline = deadline_of(scope, began, self._timeout_s)
             await self._app(scope, receive, send_with_id)
+        except InvalidRequest as error:
+            # The header's alone: what routes refuse is answered within.
+            await on_domain_error(Request(scope), error)(scope, receive, send_with_id)
         except (ClientLeft, ClientDisconnect):
             status = CLIENT_LEFT
         except asyncio.CancelledError:
@@ -206,12 +209,20 @@ class RequestBoundary:
 def deadline_of(scope: Scope, began: float, longest_s: float | None) -> Deadline | None:
     """The sooner of what the service allows and what the request asks for, in seconds.
 
-    What is no positive number in the header is nothing that could be kept to, and is passed over.
+    Raises `InvalidRequest` for a header that is no positive number.
     """
     limits = [] if longest_s is None else [longest_s]
     for name, value in scope["headers"]:
-        if name == TIMEOUT_HEADER and SECONDS.fullmatch(value) and float(value) > 0:
-            limits.append(float(value))
+        if name != TIMEOUT_HEADER:
+            continue
+        if not SECONDS.fullmatch(value) or float(value) == 0:
+            header = TIMEOUT_HEADER.decode()
+            raise InvalidRequest(
+                f"header {header}: {value[:60].decode('latin-1')!r} is not accepted; it is a "
+                "number of seconds more than 0, such as 30 or 2.5",
+                field=header,
+            )
+        limits.append(float(value))
     return Deadline(min(limits), began) if limits else None
 
 

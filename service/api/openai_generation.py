@@ -83,10 +83,10 @@ class OpenAIGeneration:
         body = await bodies.read(request, CompletionsBody, self.limits)
         model = self._model(request, body)
         scores_prompt = bool(body.echo) and body.logprobs is not None
-        if scores_prompt and model.card.generation.has_source:
+        if body.echo and model.card.generation.has_source:
             raise InvalidRequest(
-                f"echo with logprobs: model {model.card.name!r} reads its prompt by an encoder, "
-                "which gives no probabilities; send one of them",
+                f"echo: model {model.card.name!r} reads its prompt by an encoder, and what it "
+                "writes doesn't go on from there; leave echo out",
                 field="echo",
             )
         inputs = await answered(request, self.tokenizing.inputs(model, body.prompt, field="prompt"))
@@ -107,6 +107,8 @@ class OpenAIGeneration:
                     prompt * n + choice,
                     model.tokenizer,
                     wants_logprobs=body.logprobs is not None,
+                    # What answers a source begins a text of its own.
+                    prompt=() if model.card.generation.has_source else prompts[prompt],
                     prefix=prefix,
                     echoed=prompts[prompt] if scores_prompt else (),
                 )

@@ -1,7 +1,8 @@
 """Stand-ins at the seam between the dialects and the engines."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import codecs
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
 
@@ -67,6 +68,10 @@ class FakeTokenizer:
         begin = [Span(BEGIN_ID, "<s>", True, None, None)] * special_tokens
         return begin + [Span(b, chr(b), False, i, i + 1) for i, b in enumerate(text.encode())]
 
+    def stream(self, *, after: Sequence[int] = (), shown: Collection[int] = ()) -> "FakeStream":
+        del after, shown
+        return FakeStream()
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         del skip_special_tokens
         return bytes(token_id for token_id in ids if token_id < 256).decode(errors="replace")
@@ -92,6 +97,19 @@ class FakeTokenizer:
             raise ChatTemplateError("the last message must not be the assistant's")
         turns = "".join(f"{item['role']}:{item['content']}\n" for item in messages)
         return turns + ("assistant:" if add_generation_prompt else "")
+
+
+class FakeStream:
+    """Text of bytes as soon as they are a character."""
+
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        return self.decoder.decode(bytes([token_id]) if token_id < BEGIN_ID else b"")
+
+    def flush(self) -> str:
+        return self.decoder.decode(b"", final=True)
 
 
 def fake_tokenizer(*, chat_template: str | None = "fake") -> Tokenizer:

@@ -27,6 +27,7 @@ NOW_S = 1_750_000_000.0
 def served(
     *,
     embedder: EmbeddingModel | None = None,
+    classifier: FakeClassificationModel | FakeRanker | None = None,
     ranker: FakeRanker | None = None,
     generator: FakeGenerationModel | None = None,
     ready: bool = True,
@@ -36,7 +37,7 @@ def served(
     """The application over one fake model of each task, unless others are given."""
     registry = Registry()
     registry.add_embedding(embedder or FakeEmbeddingModel())
-    registry.add_classification(FakeClassificationModel())
+    registry.add_classification(classifier or FakeClassificationModel())
     if ranker is not None:
         registry.add_classification(ranker)
     registry.add_generation(generator or FakeGenerationModel())
