@@ -186,7 +186,9 @@ class ModelCard:
 
     `max_tokens` is what one text takes, a prompt with its continuation, or what answers a source
     with its start. `max_beams` can run at once. `prompt` goes before every text that is embedded,
-    unless a request names another of `prompts`. A model that `ranks` scores pairs of texts.
+    unless a request names another of `prompts`. A classifier's `scoring` says whether its labels
+    exclude one another (softmax), each holds by itself (sigmoid) or scores are numbers of any range
+    (identity). A model that `ranks` scores pairs of texts.
     """
 
     name: str
@@ -202,6 +204,7 @@ class ModelCard:
     prompt: str = ""
     prompts: dict[str, str] = field(default_factory=dict[str, str])
     labels: tuple[str, ...] = ()
+    scoring: str = ""
     ranks: bool = False
     generation: GenerationDefaults = PLAIN
     max_beams: int = 1

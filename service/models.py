@@ -166,6 +166,7 @@ def card_of(
         prompt=prompt_of(manifest) if task is Task.EMBED else "",
         prompts=prompts_of(manifest) if task is Task.EMBED else {},
         labels=served.labels,
+        scoring=served.scoring.value if served.labels else "",
         ranks=task is Task.CLASSIFY and len(served.labels) == 1,
         generation=manifest.generation,
         parity=figures,

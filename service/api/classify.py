@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from export.artifact import Scoring
 from service.api import bodies
 from service.api.exchange import Exchange, answered, exchange_of
 from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, Cutting, ModelName, Texts
@@ -54,7 +55,11 @@ class ClassifyBody(bodies.RequestBody):
     )
     top_k: int | None = Field(None, ge=1, description="Also list this many of the likeliest.")
     threshold: float | None = Field(
-        None, ge=0, le=1, description="Also list the labels that are at least so likely."
+        None,
+        ge=0,
+        le=1,
+        description="Also list the labels that are at least so likely; 0.5 where several may hold "
+        "at once.",
     )
     raw_scores: bool = Field(False, description="The head's own scores, not probabilities.")
     aggregation_strategy: Aggregation | None = Field(
@@ -72,13 +77,15 @@ class ClassifyBody(bodies.RequestBody):
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores [N, C] of each input for each of `labels`."""
+    """Scores [N, C] of each input for each of `labels`, of which several may hold at once if
+    `multi_label`."""
 
     model: str
     labels: Sequence[str]
     scores: Floats
     inputs: Inputs
     tokens: int
+    multi_label: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +161,20 @@ class Classify:
     async def _by_classifier(self, body: ClassifyBody, exchange: Exchange) -> Scored:
         model = self.registry.classification(body.model)
         exchange.model = model.card.name
+        card = model.card
+        if body.threshold is not None and card.scoring == Scoring.IDENTITY:
+            raise InvalidRequest(
+                f"threshold is a probability, and model {card.name!r} gives numbers of any range; "
+                "leave it out",
+                field="threshold",
+            )
         with exchange.timed("tokenize"):
             inputs = await self.tokenizing.inputs(
                 model, body.input, field="input", truncation=body.truncation
             )
         scores = exchange.ran(await model.classify(inputs, raw=body.raw_scores))
-        return Scored(model.card.name, model.card.labels, scores, inputs, inputs.tokens)
+        multi_label = card.scoring == Scoring.SIGMOID and len(card.labels) > 1
+        return Scored(card.name, card.labels, scores, inputs, inputs.tokens, multi_label)
 
     async def _by_embeddings(self, body: ClassifyBody, exchange: Exchange) -> Scored:
         model, labels = self.registry.embedding(body.model), body.labels or []
@@ -200,13 +215,15 @@ class Classify:
             "created": int(self.now()),
             "model": found.model,
             "data": [
-                result(index, row, found.labels, dropped, body)
+                result(index, row, found, dropped, body)
                 for index, (row, dropped) in enumerate(rows)
             ],
             "usage": usage(found.tokens),
         }
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
+
+LIKELY = 0.5
 
 OF_TOKENS: Mapping[str, str] = dict.fromkeys(
     ("aggregation_strategy", "ignore_labels", "token_scores"),
@@ -230,18 +247,25 @@ def is_texts(items: Sequence[object]) -> TypeGuard[Sequence[str]]:
 
 
 def result(
-    index: int, row: Floats, labels: Sequence[str], dropped: int, body: ClassifyBody
+    index: int, row: Floats, found: Scored, dropped: int, body: ClassifyBody
 ) -> dict[str, Any]:
-    """What is said of one input, whose scores are `row` [C]."""
+    """What is said of one input, whose scores are `row` [C].
+
+    Where several labels may hold at once, those that more likely do than not are listed unless the
+    request says which.
+    """
+    labels, threshold = found.labels, body.threshold
+    if found.multi_label and threshold is None and body.top_k is None and not body.raw_scores:
+        threshold = LIKELY
     said: dict[str, Any] = {
         "index": index,
         "label": labels[int(row.argmax())],
         "scores" if body.raw_scores else "probs": row,
         "num_classes": len(labels),
     }
-    if body.top_k is not None or body.threshold is not None:
+    if body.top_k is not None or threshold is not None:
         order = ranked(row)[: body.top_k]
-        least = -np.inf if body.threshold is None else body.threshold
+        least = -np.inf if threshold is None else threshold
         said["labels"] = [
             {"label": labels[place], "score": float(row[place])}
             for place in order
