@@ -1,9 +1,12 @@
 """Entities: those that transformers' pipeline finds in what the same model says, and where."""
 
+import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -14,20 +17,24 @@ from transformers import (
     RobertaForTokenClassification,
     TokenClassificationPipeline,
 )
+from typer.testing import CliRunner
 
 from export.artifact import Precision
 from export.catalogue import recipe
 from export.pipeline import export
 from model_core.tokenization import Span, Tokenizer
+from service import entities
 from service.app import create_app
-from service.entities import Aggregation, Entity, entities_of
+from service.client import AsyncClient, Entity
+from service.commands import app
+from service.entities import Aggregation, entities_of
 from service.loading import ModelGroup
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
 from tests.support.checkpoints import draw_widely, tiny_bert_config
 from tests.support.reports import silent
-from tests.support.service import client_of
+from tests.support.service import BASE_URL, client_of
 from tests.support.vocabularies import BERT, Layout, byte_level, word_pieces
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC")
@@ -115,7 +122,7 @@ def test_entities_are_those_of_transformers_pipeline(folder: Path, strategy: Agg
     assert found_any > len(TEXTS), "the texts have several entities"
 
 
-def tagged(*labels: str, strategy: Aggregation = Aggregation.SIMPLE) -> list[Entity]:
+def tagged(*labels: str, strategy: Aggregation = Aggregation.SIMPLE) -> list[entities.Entity]:
     """Entities of a text of one letter a token, each a word's beginning, surely of a label."""
     known = sorted(set(labels))
     scores = np.array([[float(name == label) for name in known] for label in labels], np.float32)
@@ -154,8 +161,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 async def posted(group: ModelGroup, path: str, **body: Any) -> Any:
-    app = create_app(group.registry, group.settings, group.metrics)
-    async with client_of(app) as client:
+    made = create_app(group.registry, group.settings, group.metrics)
+    async with client_of(made) as client:
         return await client.post(path, json=body)
 
 
@@ -238,10 +245,40 @@ async def test_what_a_tagger_cant_answer_is_refused_by_name(
     assert answer.json()["error"]["param"] == param
 
 
+def over(group: ModelGroup) -> AsyncClient:
+    made = create_app(group.registry, group.settings, group.metrics)
+    return AsyncClient(BASE_URL, transport=httpx.ASGITransport(made))
+
+
+async def test_the_client_gives_entities_of_any_number_of_texts(served: Any) -> None:
+    group, _ = served
+    async with over(group) as client:
+        found = await client.entities([*TEXTS, *TEXTS], batch=3, aggregation_strategy="first")
+    assert found[: len(TEXTS)] == found[len(TEXTS) :]
+    for text, row in zip(TEXTS, found[: len(TEXTS)], strict=True):
+        assert all(entity.text == text[entity.start : entity.end] for entity in row)
+
+
+def test_the_command_line_gives_the_same_entities(served: Any, tmp_path: Path) -> None:
+    group, _ = served
+    answer = asyncio.run(posted(group, "/v1/classify", input=list(TEXTS))).json()
+    expected = [[Entity(**entity) for entity in item["entities"]] for item in answer["data"]]
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(TEXTS), encoding="utf-8")
+    result = CliRunner().invoke(app, ["classify", group.settings.models[0], str(lines)])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["index"] for row in rows] == [0, 1, 2, 3]
+    for row, found in zip(rows, expected, strict=True):
+        assert [(e["label"], e["start"], e["end"]) for e in row["entities"]] == [
+            (e.label, e.start, e.end) for e in found
+        ]
+
+
 async def test_a_tagger_is_told_apart_from_a_classifier_of_texts(served: Any) -> None:
     group = cast(ModelGroup, served[0])
-    app = create_app(group.registry, group.settings, group.metrics)
-    async with client_of(app) as client:
+    made = create_app(group.registry, group.settings, group.metrics)
+    async with client_of(made) as client:
         models = (await client.get("/v1/models")).json()["data"]
         info = (await client.get("/info")).json()["models"]
         refused = await client.post("/predict", json={"inputs": "a"})
