@@ -4,6 +4,7 @@ How a model was trained to write a call is told by its chat template. A format i
 """
 
 import json
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias, cast
@@ -150,6 +151,79 @@ class Call:
 
     name: str
     arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """More of the arguments of the last call."""
+
+    text: str
+
+
+class HeldCallReader:
+    """Reads a text that a grammar holds to calls alone: arguments come out as they come in.
+
+    A call comes first with none. Where the text ends within one, so do its arguments.
+    """
+
+    def __init__(self, style: CallFormat) -> None:
+        # As the grammar has it, to the space.
+        self._head = re.compile(rf'\{{"name": "([^"]*)", "{style.arguments}": ')
+        self._held = ""
+        self._object: OpenObject | None = None
+        self._has_called = False
+
+    def push(self, text: str) -> list[str | Call | Arguments]:
+        """What comes with this `text`."""
+        self._held += text
+        found: list[str | Call | Arguments] = []
+        while self._held:
+            if self._object is None:
+                head = self._head.search(self._held)
+                if head is None:
+                    break
+                found.append(Call(head[1], ""))
+                self._held, self._object = self._held[head.end() :], OpenObject()
+                self._has_called = True
+                continue
+            end = self._object.end(self._held)
+            read = len(self._held) if end is None else end
+            found.append(Arguments(self._held[:read]))
+            self._held = self._held[read:]
+            self._object = self._object if end is None else None
+        return found
+
+    def flush(self) -> list[str | Call | Arguments]:
+        """A text that ended before its first call had begun, as it is."""
+        held, self._held = self._held, ""
+        return [held] if held and not self._has_called else []
+
+
+class OpenObject:
+    """A JSON object whose end isn't there yet."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._is_escaped = False
+
+    def end(self, text: str) -> int | None:
+        """Where in `text`, which goes on from all before, the object has ended; None: nowhere."""
+        for place, character in enumerate(text):
+            if self._is_escaped:
+                self._is_escaped = False
+            elif self._in_string:
+                self._is_escaped = character == "\\"
+                self._in_string = character != '"'
+            elif character == '"':
+                self._in_string = True
+            elif character in "{[":
+                self._depth += 1
+            elif character in "}]":
+                self._depth -= 1
+                if self._depth == 0:
+                    return place + 1
+        return None
 
 
 class CallReader:

@@ -14,10 +14,12 @@ from service.errors import InvalidRequest
 from service.messages import FinishReason, GenerationChunk, GenerationModel
 from service.tool_calls import (
     NO_ARGUMENTS,
+    Arguments,
     Call,
     CallFormat,
     CallReader,
     Grammar,
+    HeldCallReader,
     JsonSchema,
     format_of,
 )
@@ -238,14 +240,19 @@ def called(call: ToolCall, field: str) -> dict[str, Any]:
 class CallingChoice(ChatChoice):
     """A choice of `/v1/chat/completions` that may call functions.
 
-    A call is told when it is whole, so that what turns out to be none is text.
+    A call is told when it is whole, so that what turns out to be none is text. Where a grammar
+    leaves nothing but calls, they are told as they come, to where the text ends.
     """
 
     def __init__(
         self, index: int, tokenizer: Tokenizer, tools: Tools, *, wants_logprobs: bool
     ) -> None:
         super().__init__(index, tokenizer, wants_logprobs=wants_logprobs)
-        self._reader = CallReader(tools.style, tools.callable_names)
+        self._reader: CallReader | HeldCallReader = (
+            HeldCallReader(tools.style)
+            if tools.required
+            else CallReader(tools.style, tools.callable_names)
+        )
         self._calls = 0
 
     def deltas(self, chunk: GenerationChunk) -> list[dict[str, Any]]:
@@ -260,10 +267,14 @@ class CallingChoice(ChatChoice):
                 found.append(self._delta({"content": item}, logprobs))
                 logprobs = None
                 continue
-            call = {**self._call(item, ""), "index": self._calls}
-            rest = {"index": self._calls, "function": {"arguments": item.arguments}}
-            found += [self._delta({"tool_calls": [part]}) for part in (call, rest)]
-            self._calls += 1
+            arguments = item.text if isinstance(item, Arguments) else item.arguments
+            if isinstance(item, Call):
+                call = {"index": self._calls, **self._call(item.name, "")}
+                found.append(self._delta({"tool_calls": [call]}))
+                self._calls += 1
+            if arguments:
+                rest = {"index": self._calls - 1, "function": {"arguments": arguments}}
+                found.append(self._delta({"tool_calls": [rest]}))
         if logprobs is not None:
             found.append(self._delta({}, logprobs))
         if chunk.finish_reason is not None:
@@ -273,22 +284,29 @@ class CallingChoice(ChatChoice):
     def whole(self, chunk: GenerationChunk) -> dict[str, Any]:
         """The message of a whole answer; its content is null where it is calls alone."""
         answer = super().whole(chunk)
-        items = [*self._reader.push(chunk.text), *self._reader.flush()]
-        calls = [item for item in items if not isinstance(item, str)]
-        answer["message"]["content"] = "".join(i for i in items if isinstance(i, str)) or None
+        text, calls = "", list[dict[str, Any]]()
+        for item in (*self._reader.push(chunk.text), *self._reader.flush()):
+            match item:
+                case str():
+                    text += item
+                case Call():
+                    calls.append(self._call(item.name, item.arguments))
+                case Arguments():
+                    calls[-1]["function"]["arguments"] += item.text
+        answer["message"]["content"] = text or None
         if calls:
-            answer["message"]["tool_calls"] = [self._call(call, call.arguments) for call in calls]
+            answer["message"]["tool_calls"] = calls
             self._calls += len(calls)
         if chunk.finish_reason is not None:
             answer["finish_reason"] = self._reason(chunk.finish_reason)
         return answer
 
-    def _read(self, chunk: GenerationChunk) -> list[str | Call]:
+    def _read(self, chunk: GenerationChunk) -> Sequence[str | Call | Arguments]:
         items = self._reader.push(chunk.text)
         return items if chunk.finish_reason is None else [*items, *self._reader.flush()]
 
-    def _call(self, call: Call, arguments: str) -> dict[str, Any]:
-        function = {"name": call.name, "arguments": arguments}
+    def _call(self, name: str, arguments: str) -> dict[str, Any]:
+        function = {"name": name, "arguments": arguments}
         call_id = uuid.uuid4().hex[:ID_CHARACTERS]
         return {"id": call_id, "type": "function", "function": function}
 

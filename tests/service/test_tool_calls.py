@@ -9,14 +9,15 @@ import pytest
 from model_core.tokenization import Tokenizer
 from service.engines.constraint import Schemas
 from service.errors import InvalidRequest
-from service.messages import Sampling
 from service.tool_calls import (
     FORMATS,
     NO_ARGUMENTS,
+    Arguments,
     Call,
     CallFormat,
     CallReader,
     Grammar,
+    HeldCallReader,
     format_of,
     is_open_string,
 )
@@ -108,6 +109,31 @@ def test_text_doesnt_wait_for_what_isnt_a_call() -> None:
     assert CallReader(LLAMA, NAMES).push("Hello") == ["Hello"]
 
 
+@pytest.mark.parametrize("style", [SMOLLM2, HERMES, MISTRAL, LLAMA], ids=lambda s: s.sign)
+def test_calls_that_have_to_come_are_told_as_they_come(style: CallFormat) -> None:
+    name, deep = style.arguments, '{"a": {"b": ["}\\"]", {}]}, "c": 1}'
+    calls = [f'{{"name": "{n}", "{name}": {a}}}' for n, a in (("f", deep), ("g", "{}"))]
+    if style.listed:
+        text = f"{style.opening}[{', '.join(calls)}]{style.closing}"
+    else:
+        text = "\n".join(f"{style.opening}{call}{style.closing}" for call in calls)
+    for size in (1, 2, 5, len(text)):
+        reader, told = HeldCallReader(style), list[list[str]]()
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        for item in [i for piece in pieces for i in reader.push(piece)] + reader.flush():
+            assert not isinstance(item, str)
+            if isinstance(item, Call):
+                told.append([item.name, item.arguments])
+            else:
+                told[-1][1] += item.text
+        assert told == [["f", deep], ["g", "{}"]]
+    reader = HeldCallReader(style)
+    cut = text[: text.index('"c"')]
+    assert reader.push(cut)[-1] == Arguments(deep[: deep.index('"c"')])
+    assert reader.flush() == []
+    assert HeldCallReader(style).push("{") == []
+
+
 def test_whether_a_text_ends_within_a_string() -> None:
     assert [is_open_string(text) for text in ('"a', '"a"', '"a\\"', '\\"', '"\\\\"')] == [
         True, False, True, True, False,
@@ -177,14 +203,13 @@ TWO = {
 }
 
 
-@pytest.mark.parametrize("style", FORMATS, ids=lambda style: style.sign)
-@pytest.mark.parametrize("special", [{}, SPECIAL], ids=["text", "special"])
+MARKED = [(style, {}) for style in FORMATS] + [(MISTRAL_3, SPECIAL), (MISTRAL, SPECIAL)]
+
+
+@pytest.mark.parametrize(("style", "special"), MARKED, ids=str)
 def test_calls_are_held_to_the_functions_and_their_schemas(
     schemas: Schemas, style: CallFormat, special: Mapping[str, int]
 ) -> None:
-    if special and style.begin not in special:
-        pytest.skip("what marks its calls is text")
-
     def may_be(text: str, *, required: bool, several: bool = True) -> bool:
         return accepts(schemas, style, text, required=required, several=several, special=special)
 
@@ -220,7 +245,3 @@ def test_what_is_no_schema_is_refused(schemas: Schemas) -> None:
     grammar = Grammar(HERMES, {"add": {"type": "object", "required": 7}}, True, True, {})
     with pytest.raises(InvalidRequest, match="the_field"):
         schemas.compile_grammar(str(grammar), field="the_field")
-
-
-def test_sampling_shows_no_special_token_unless_told() -> None:
-    assert Sampling(1).shown == ()

@@ -236,6 +236,27 @@ async def test_a_call_that_the_limit_cut_off_is_text(caller: Caller) -> None:
     assert answer.choices[0].message.content == CALL[:50]
 
 
+async def test_a_call_that_has_to_come_is_streamed_as_it_comes(caller: Caller) -> None:
+    pieces = [CALL[at : at + 8] for at in range(0, len(CALL), 8)]
+    stream = await asked(caller(*pieces), stream=True, tool_choice="required")
+    deltas = [chunk.choices[0].delta async for chunk in stream]
+    parts = [part for delta in deltas for part in delta.tool_calls or ()]
+    assert [part.function.name for part in parts if part.function.name] == ["weather"]
+    assert len(parts) > 3
+    assert json.loads("".join(part.function.arguments for part in parts)) == ARGUMENTS
+
+
+async def test_one_that_the_limit_cut_off_has_what_there_is_of_its_arguments(
+    caller: Caller,
+) -> None:
+    model = caller(CALL[:60])
+    model.reason = FinishReason.LENGTH
+    answer = await asked(model, tool_choice="required")
+    (call,) = answer.choices[0].message.tool_calls
+    assert json.dumps(ARGUMENTS).startswith(call.function.arguments)
+    assert answer.choices[0].finish_reason == "length"
+
+
 def history(place: int, **change: Any) -> dict[str, Any]:
     return {"messages": [m | change if i == place else m for i, m in enumerate(HISTORY)]}
 
