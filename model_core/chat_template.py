@@ -10,13 +10,16 @@ from datetime import datetime
 from typing import Final, NoReturn, cast
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # Far beyond any context window, far below what hurts.
 MAX_CHARACTERS: Final = 8_000_000
+
+TOOLS: Final = ("tools", "xml_tools")
+"""What templates call the functions that a model may call: all but SmolLM3's say `tools`."""
 
 
 class ChatTemplateError(Exception):
@@ -36,7 +39,8 @@ class _GenerationBlock(Extension):
 class ChatTemplate:
     """A compiled template. `special_tokens` are the texts that it may name: "bos_token", …
 
-    Raises `ChatTemplateError` for a template that isn't valid.
+    It `takes_tools` where it looks at the functions that a model may call. Raises
+    `ChatTemplateError` for a template that isn't valid.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
@@ -53,6 +57,8 @@ class ChatTemplate:
                 f"the chat template is not valid, line {error.lineno}: {error.message}"
             ) from error
         self._special_tokens = dict(special_tokens)
+        named = meta.find_undeclared_variables(environment.parse(source))
+        self.takes_tools: bool = not named.isdisjoint(TOOLS)
 
     def render(
         self,
@@ -67,10 +73,11 @@ class ChatTemplate:
         def strftime_now(layout: str) -> str:
             return now().strftime(layout)
 
+        listed = None if tools is None else [dict(tool) for tool in tools]
         context: dict[str, object] = {
             **self._special_tokens,
+            **dict.fromkeys(TOOLS, listed),
             "messages": [dict(message) for message in messages],
-            "tools": None if tools is None else [dict(tool) for tool in tools],
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
             "strftime_now": strftime_now,

@@ -9,7 +9,7 @@ the one before, and the `tokenizers` library decides.
 import codecs
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -35,7 +35,8 @@ class DecodeStream(Protocol):
     """Tokens in, text out, as soon as it is final.
 
     The texts of all `push`es and of `flush` together are the text of all tokens together.
-    Special tokens have no text. The cost of a push doesn't grow with the tokens before it.
+    Special tokens have no text, but for those that a stream shows. The cost of a push doesn't grow
+    with the tokens before it.
     """
 
     def push(self, token_id: int) -> str:
@@ -62,8 +63,11 @@ class Detokenizer(Protocol):
         """One token as text."""
         ...
 
-    def stream(self, after: Sequence[int]) -> DecodeStream:
-        """A new stream, continuing the text of `after`; at the beginning where that is empty."""
+    def stream(self, after: Sequence[int], shown: Collection[int]) -> DecodeStream:
+        """A new stream, continuing the text of `after`; at the beginning where that is empty.
+
+        Special tokens that are `shown` have their text, as any other.
+        """
         ...
 
 
@@ -169,19 +173,23 @@ class _ByteDetokenizer:
     def token_text(self, token_id: int) -> str:
         return self.token_bytes(token_id).decode("utf-8", "replace")
 
-    def stream(self, after: Sequence[int]) -> DecodeStream:
+    def stream(self, after: Sequence[int], shown: Collection[int]) -> DecodeStream:
         is_beginning = self.special.issuperset(after)
-        return _ByteStream(self, strips_space=self.strips_space and is_beginning)
+        strips_space = self.strips_space and is_beginning
+        return _ByteStream(self, self.special.difference(shown), strips_space=strips_space)
 
 
 class _ByteStream:
-    def __init__(self, detokenizer: _ByteDetokenizer, *, strips_space: bool) -> None:
+    def __init__(
+        self, detokenizer: _ByteDetokenizer, silent: Collection[int], *, strips_space: bool
+    ) -> None:
         self.detokenizer = detokenizer
+        self.silent = silent
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.strips_space = strips_space
 
     def push(self, token_id: int) -> str:
-        if token_id in self.detokenizer.special:
+        if token_id in self.silent:
             return ""
         return self._strip(self.decoder.decode(self.detokenizer.token_bytes(token_id)))
 
@@ -213,22 +221,26 @@ class _ChainDetokenizer:
     def token_text(self, token_id: int) -> str:
         return _token(self.backend, token_id).replace(self.space, " ")
 
-    def stream(self, after: Sequence[int]) -> DecodeStream:
-        return _ChainStream(self, after)
+    def stream(self, after: Sequence[int], shown: Collection[int]) -> DecodeStream:
+        return _ChainStream(self, after, self.special.difference(shown))
 
 
 class _ChainStream:
     """Decodes each token after the one before it, and gives what it adds."""
 
-    def __init__(self, detokenizer: _ChainDetokenizer, after: Sequence[int]) -> None:
+    def __init__(
+        self, detokenizer: _ChainDetokenizer, after: Sequence[int], silent: Collection[int]
+    ) -> None:
         self.detokenizer = detokenizer
+        self.silent = silent
         self.last = [number for number in after if self._has_text(number)][-1:]
 
     def push(self, token_id: int) -> str:
         if not self._has_text(token_id):
             return ""
-        both = self.detokenizer.decode([*self.last, token_id], skip_special_tokens=True)
-        before = self.detokenizer.decode(self.last, skip_special_tokens=True)
+        # None of these is silent: what is special among them is shown.
+        both = self.detokenizer.decode([*self.last, token_id], skip_special_tokens=False)
+        before = self.detokenizer.decode(self.last, skip_special_tokens=False)
         self.last = [token_id]
         return both[len(before) :]
 
@@ -236,5 +248,4 @@ class _ChainStream:
         return ""
 
     def _has_text(self, token_id: int) -> bool:
-        is_special = token_id in self.detokenizer.special
-        return not is_special and bool(_token(self.detokenizer.backend, token_id))
+        return token_id not in self.silent and bool(_token(self.detokenizer.backend, token_id))

@@ -5,7 +5,7 @@ What the other floors use; reading vocabularies is left to `huggingface_vocabula
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -19,7 +19,7 @@ from model_core.chat_template import ChatTemplate, ChatTemplateError
 from model_core.detokenization import DecodeStream, detokenizer_of
 from model_core.gguf_vocabularies import build_gguf_vocabulary
 from model_core.huggingface_vocabularies import read_template, read_vocabulary
-from model_core.truncation import Pair, cut, cut_pair
+from model_core.truncation import Pair, cut, cut_pair, frame_around
 from model_core.vocabularies import (
     Languages,
     Listed,
@@ -45,7 +45,8 @@ def _local_now() -> datetime:
 class Span:
     """A token, what it stands for in its text and where, in characters.
 
-    One that frames the text stands nowhere in it, and has its own name.
+    One that frames the text stands nowhere in it, and has its own name. One that `continues`
+    belongs to the word of the token before it.
     """
 
     token_id: int
@@ -53,6 +54,7 @@ class Span:
     special: bool
     start: int | None
     stop: int | None
+    continues: bool = False
 
 
 class Tokenizer:
@@ -220,6 +222,10 @@ class Tokenizer:
         """
         return cut(token_ids, tokens, self._frame, left=left)
 
+    def frame_of(self, token_ids: Sequence[int]) -> tuple[int, int]:
+        """How many tokens before and behind a text are not its own, in what `encode` gave."""
+        return frame_around(list(token_ids), self._frame)
+
     def spans(self, text: str, *, special_tokens: bool = True) -> list[Span]:
         """The tokens of `text`, each with its part of it and its place."""
         encoding = self._backend.encode(_checked(text), add_special_tokens=special_tokens)
@@ -228,7 +234,14 @@ class Tokenizer:
         return [
             Span(token_id, token, True, None, None)
             if is_frame
-            else Span(token_id, text[start:stop], self.is_special(token_id), start, stop)
+            else Span(
+                token_id,
+                text[start:stop],
+                self.is_special(token_id),
+                start,
+                stop,
+                self._continues(token_id, token, text, start, stop),
+            )
             for token_id, token, is_frame, (start, stop) in rows
         ]
 
@@ -268,13 +281,39 @@ class Tokenizer:
             messages, add_generation_prompt=add_generation_prompt, tools=tools, now=now
         )
 
-    def stream(self, *, after: Sequence[int] = ()) -> DecodeStream:
-        """Incremental decoding of one answer, special tokens skipped.
+    @cached_property
+    def takes_tools(self) -> bool:
+        """Whether the chat template shows a model the functions that it may call.
+
+        Raises `ChatTemplateError` for a template that isn't valid.
+        """
+        return self._template is not None and self._template.takes_tools
+
+    def stream(self, *, after: Sequence[int] = (), shown: Collection[int] = ()) -> DecodeStream:
+        """Incremental decoding of one answer, special tokens skipped but for those `shown`.
 
         `after` are tokens that the answer continues and whose text isn't repeated: in some
         vocabularies a first word loses its space where nothing precedes it.
         """
-        return self._detokenizer.stream(after)
+        return self._detokenizer.stream(after, shown)
+
+    def _continues(self, token_id: int, token: str, text: str, start: int, stop: int) -> bool:
+        """Whether a token goes on with a word, as transformers' pipelines see it."""
+        if token_id == self._unknown_id:
+            return False
+        if self._marks_continuations:
+            return len(token) != stop - start
+        # Elsewhere words are what stands between spaces.
+        return start > 0 and " " not in text[start - 1 : start + 1]
+
+    @cached_property
+    def _marks_continuations(self) -> bool:
+        return bool(getattr(self._backend.model, "continuing_subword_prefix", None))
+
+    @cached_property
+    def _unknown_id(self) -> int | None:
+        unknown = self._vocabulary.special.texts.get("unk_token")
+        return None if unknown is None else self._backend.token_to_id(unknown)
 
     @cached_property
     def _frame(self) -> list[int]:

@@ -60,6 +60,7 @@ def create_app(
         offload,
         max_bytes_per_token=settings.max_bytes_per_token,
         max_inputs=settings.max_inputs,
+        max_tokens=settings.max_queue_tokens,
     )
     limits = BodyLimits(max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     generation = OpenAIGeneration(

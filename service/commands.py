@@ -26,15 +26,24 @@ from model_core.tokenization import TokenizationError
 from service import groups
 from service.api.keys import NAME, ApiKeys, KeyFileError, digest_of, new_key
 from service.doctor import Level, examine
+from service.entities import Aggregation, entities_of
 from service.errors import AnatomyError, InvalidRequest
 from service.exporting import ExportFailed
 from service.groups import Group, SettingsFileError
 from service.living import ModelGroup
 from service.loading import opened
-from service.messages import Inputs, Sampling, ServedModel, TokenIds
+from service.messages import (
+    Inputs,
+    Sampling,
+    ServedModel,
+    Task,
+    TokenClassificationModel,
+    TokenIds,
+)
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
+from service.spans import cut_spans
 from service.specs import ModelSpec
 from service.tracers import require_tracing
 
@@ -165,11 +174,18 @@ def classify(
     truncate: Annotated[bool, typer.Option(
         "--truncate", help="Cut texts that are too long instead of stopping.")] = False,
 ) -> None:  # fmt: skip
-    """A text a line in, {"index", "labels": [{"label", "prob"}]} a line out."""
+    """A text a line in, {"index", "labels": [{"label", "prob"}]} a line out.
+
+    Of a model that labels tokens {"index", "entities": [{"label", "score", "start", "end"}]}.
+    """
 
     async def work(registry: Registry, lines: Sequence[str], first: int) -> list[Row]:
         # A source's own classifier is called as the artifact is; embedded ones have names.
-        served = registry.classification(model if is_embedded(model) else None)
+        name = model if is_embedded(model) else None
+        if registry.classifier(name).card.task is Task.CLASSIFY_TOKENS:
+            tagger = registry.token_classification(name)
+            return await entities(tagger, lines, first, truncate=truncate)
+        served = registry.classification(name)
         inputs = Inputs.whole(encode(served, lines, first, truncate=truncate))
         probs = (await served.classify(inputs)).values
         labels = served.card.labels
@@ -336,6 +352,32 @@ def encode(
         return [served.tokenizer.cut(ids, limit) for ids in encoded]
     check_lengths(encoded, limit, first)
     return encoded
+
+
+async def entities(
+    served: TokenClassificationModel, lines: Sequence[str], first: int, *, truncate: bool
+) -> list[Row]:
+    """The entities of `lines`, of which the first has the number `first`."""
+    spans = [served.tokenizer.spans(line) for line in lines]
+    limit = served.card.max_input_tokens
+    if truncate:
+        spans = [cut_spans(row, limit, left=False) for row in spans]
+    token_ids = [[span.token_id for span in row] for row in spans]
+    check_lengths(token_ids, limit, first)
+    scores = (await served.classify_tokens(Inputs.whole(token_ids))).values
+    found = [
+        entities_of(row, served.probabilities(each), served.card.labels, Aggregation.SIMPLE)
+        for row, each in zip(spans, scores, strict=True)
+    ]
+    return [
+        {
+            "index": first + index,
+            "entities": [
+                {"label": e.label, "score": e.score, "start": e.start, "end": e.stop} for e in row
+            ],
+        }
+        for index, row in enumerate(found)
+    ]
 
 
 def check_lengths(encoded: Sequence[TokenIds], limit: int, first: int) -> None:

@@ -165,7 +165,8 @@ class Loader:
             observe=partial(self.metrics.batch, manifest.name),
             name=manifest.name,
             runners=runners,
-            per_token=(VECTORS_OF_TOKENS,),
+            per_token={VECTORS_OF_TOKENS}
+            | {served.output for served in manifest.served if served.per_token},
             run_alone=alone.run,
         )
         self.loaded.closers.append(batcher.close)

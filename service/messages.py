@@ -21,15 +21,20 @@ class Task(StrEnum):
 
     EMBED = "embed"
     CLASSIFY = "classify"
+    CLASSIFY_TOKENS = "token_classify"
     GENERATE = "generate"
 
 
 class Truncation(StrEnum):
-    """What becomes of a text that is longer than the model takes: which end is dropped, if any."""
+    """What becomes of a text that is longer than the model takes: which end is dropped, if any.
+
+    CHUNK drops none: the text is read in windows, whose vectors are averaged.
+    """
 
     ERROR = "error"
     RIGHT = "right"
     LEFT = "left"
+    CHUNK = "chunk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class Sampling:
     0 switch the filter off. `seed` None draws a seed from the operating system. `top_logprobs` None
     computes no log probabilities; n gives the chosen token's and those of the n likeliest, with
     `prompt_logprobs` also of the prompt's tokens. A text that follows a `schema` ends where that
-    ends.
+    ends. Special tokens that are `shown` stand in the text.
     """
 
     max_tokens: int
@@ -124,6 +129,7 @@ class Sampling:
     length_penalty: float = 1.0
     early_stopping: bool = False
     schema: "Followed | None" = None
+    shown: tuple[int, ...] = ()
 
 
 class Following(Protocol):
@@ -232,8 +238,10 @@ class ModelCard:
 
     `max_tokens` is what one text takes, a prompt with its continuation, or what answers a source
     with its start. `max_beams` can run at once. `prompt` goes before every text that is embedded,
-    unless a request names another of `prompts`; `pooling` is how its
-    tokens become a vector. A model that `ranks` scores pairs of texts.
+    unless a request names another of `prompts`; `pooling` is how its tokens become a vector. A
+    classifier's `scoring` says whether its labels exclude one another (softmax), each holds by
+    itself (sigmoid) or scores are numbers of any range (identity). A model that `ranks` scores
+    pairs of texts.
     """
 
     name: str
@@ -250,6 +258,7 @@ class ModelCard:
     prompt: str = ""
     prompts: dict[str, str] = field(default_factory=dict[str, str])
     labels: tuple[str, ...] = ()
+    scoring: str = ""
     ranks: bool = False
     generation: GenerationDefaults = PLAIN
     max_beams: int = 1
@@ -306,6 +315,20 @@ class ClassificationModel(ServedModel, Protocol):
         ...
 
 
+class TokenClassificationModel(ServedModel, Protocol):
+    """Texts, as token ids with their special tokens, to class scores of every token."""
+
+    async def classify_tokens(
+        self, inputs: Inputs, *, terms: Terms = ANY_TERMS
+    ) -> Computed[list[Floats]]:
+        """The head's own scores, [T, C] over `card.labels` for each item, in their order."""
+        ...
+
+    def probabilities(self, scores: Floats, /) -> Floats:
+        """Probabilities [.., C] of such scores."""
+        ...
+
+
 class GenerationModel(ServedModel, Protocol):
     """A prompt, as token ids, to a stream of text."""
 
@@ -314,6 +337,10 @@ class GenerationModel(ServedModel, Protocol):
 
         Raises `InvalidRequest` for `field`.
         """
+        ...
+
+    def grammar(self, grammar: str, *, field: str) -> Followed:
+        """A grammar, in llguidance's variant of Lark, likewise."""
         ...
 
     def generate(

@@ -86,6 +86,27 @@ class BatchedClassification:
         return found if raw else replace(found, values=self.probabilities(found.values))
 
 
+@dataclass(frozen=True, slots=True)
+class BatchedTokenClassification:
+    """A model that labels tokens, on a batcher; `probabilities` makes them of its scores."""
+
+    card: ModelCard
+    tokenizer: Tokenizer
+    batcher: Batcher
+    output: str
+    probabilities: Callable[[Floats], Floats]
+
+    def require_room(self, items: int) -> None:
+        """Raises `Overloaded` when so many texts can't wait."""
+        self.batcher.require_room(items)
+
+    async def classify_tokens(
+        self, inputs: Inputs, *, terms: Terms = ANY_TERMS
+    ) -> Computed[list[Floats]]:
+        """The head's own scores, [T, C] for each of the items, in their order."""
+        return await self.batcher.run(inputs, self.output, terms)
+
+
 def stacked(found: Computed[list[Floats]]) -> Computed[Floats]:
     """Rows of one shape as one array."""
     return Computed(np.stack(found.values), found.queue_s, found.run_s, found.texts, found.tokens)
@@ -104,6 +125,10 @@ class SlottedGeneration:
         """A JSON schema that generations can follow. Raises `InvalidRequest` for `field`."""
         return self.schemas.compile(schema, field=field)
 
+    def grammar(self, grammar: str, *, field: str) -> Schema:
+        """A grammar that generations can follow. Raises `InvalidRequest` for `field`."""
+        return self.schemas.compile_grammar(grammar, field=field)
+
     def require_room(self, items: int) -> None:
         """Raises `Overloaded` when so many prompts can't wait."""
         self.engine.require_room(items)
@@ -119,15 +144,23 @@ def served_encoder(
     hardware: Hardware,
     tokenizer: Tokenizer,
     batcher: Batcher,
-) -> BatchedEmbedding | BatchedClassification:
-    """One output of an encoder: an embedding model where it gives vectors, else a classifier.
+) -> BatchedEmbedding | BatchedClassification | BatchedTokenClassification:
+    """One output of an encoder: an embedding model where it gives vectors, else a classifier, of
+    texts or of their tokens.
 
-    Raises `ArtifactError` for scores of every token, which no route gives yet.
+    Raises `ArtifactError` for scores that have no labels, as those of words to fill a gap with.
     """
-    if served.per_token:
+    if served.per_token and not served.labels:
         raise ArtifactError(
-            f"{artifact.folder}: {served.name!r} gives scores of every token of a text "
-            f"({served.output}); only embeddings and scores of texts are served"
+            f"{artifact.folder}: {served.name!r} gives scores of every token of a text without "
+            f"labels ({served.output}); only embeddings and labels are served"
+        )
+    if served.per_token:
+        card = card_of(artifact, served, Task.CLASSIFY_TOKENS, hardware)
+        # A single score says yes or no by itself; a softmax over it would always say 1.
+        scoring = Scoring.SIGMOID if len(served.labels) == 1 else served.scoring
+        return BatchedTokenClassification(
+            card, tokenizer, batcher, served.output, PROBABILITIES[scoring]
         )
     if served.dim is not None:
         card = card_of(artifact, served, Task.EMBED, hardware)
@@ -169,6 +202,7 @@ def card_of(
         prompt=prompt_of(manifest) if task is Task.EMBED else "",
         prompts=prompts_of(manifest) if task is Task.EMBED else {},
         labels=served.labels,
+        scoring=served.scoring.value if served.labels else "",
         ranks=task is Task.CLASSIFY and len(served.labels) == 1,
         generation=manifest.generation,
         parity=figures,

@@ -17,6 +17,7 @@ from service.messages import (
     ModelCard,
     ServedModel,
     Task,
+    TokenClassificationModel,
 )
 
 
@@ -72,6 +73,10 @@ class Registry:
         """Serve a classification model. Raises `ValueError` when its name is taken."""
         self.serve([*self._table.models, model])
 
+    def add_token_classification(self, model: TokenClassificationModel) -> None:
+        """Serve a model that labels tokens. Raises `ValueError` when its name is taken."""
+        self.serve([*self._table.models, model])
+
     def add_generation(self, model: GenerationModel) -> None:
         """Serve a generation model. Raises `ValueError` when its name is taken."""
         self.serve([*self._table.models, model])
@@ -90,6 +95,22 @@ class Registry:
     def classification(self, name: str | None = None) -> ClassificationModel:
         """The classification model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
         return cast(ClassificationModel, self._find(Task.CLASSIFY, name))
+
+    def token_classification(self, name: str | None = None) -> TokenClassificationModel:
+        """What labels tokens: `name`, or the default. Raises `UnknownModel`, `NotReady`."""
+        return cast(TokenClassificationModel, self._find(Task.CLASSIFY_TOKENS, name))
+
+    def classifier(self, name: str | None = None) -> ServedModel:
+        """What labels texts, or their tokens where that is all that there is or that is named.
+
+        Raises `UnknownModel`, `NotReady`.
+        """
+        self.require_ready()
+        by_task = self._table.by_task
+        of_tokens, of_texts = by_task[Task.CLASSIFY_TOKENS], by_task[Task.CLASSIFY]
+        if name in of_tokens or (name is None and of_tokens and not of_texts):
+            return self.token_classification(name)
+        return self.classification(name)
 
     def ranker(self, name: str | None = None) -> ServedModel:
         """What compares two texts: a classifier that ranks, or an embedding model.
@@ -149,7 +170,10 @@ class Registry:
         if name is None:
             for model in models.values():
                 return model
-            raise UnknownModel(f"no model is served for the task {task}", field="model")
+            served = ", ".join(f"{card.name} ({card.task})" for card in self.cards()) or "none"
+            raise UnknownModel(
+                f"no model is served for the task {task}; served: {served}", field="model"
+            )
         if name in models:
             return models[name]
         other_task = next((card.task for card in self.cards() if card.name == name), None)

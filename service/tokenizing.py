@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias, TypeGuard
 
-from model_core.tokenization import ChatTemplateError, Pair, TokenizationError, Tokenizer
+from model_core.tokenization import ChatTemplateError, Pair, Span, TokenizationError, Tokenizer
+from service.chunks import Chunked, chunked, parts_of
 from service.errors import InvalidRequest, TooManyTokens
 from service.messages import Inputs, ServedModel, TokenIds, Truncation
 from service.offload import Offload
+from service.spans import SpannedTexts, cut_spans, moved
 
 TextInput: TypeAlias = str | list[str] | list[int] | list[list[int]]
 
@@ -26,11 +28,20 @@ class Tokenizing:
     """Encodes requests off the event loop, unless the model's queue is full anyway (`Overloaded`).
 
     `max_bytes_per_token` times a model's tokens is the most bytes of a text that is looked at:
-    tokenizers can be quadratic on pathological text. `max_inputs` bounds the items of a request.
+    tokenizers can be quadratic on pathological text. `max_inputs` bounds the items of a request,
+    `max_tokens` those of a request whose texts are read in windows.
     """
 
-    def __init__(self, offload: Offload, *, max_bytes_per_token: int, max_inputs: int) -> None:
+    def __init__(
+        self,
+        offload: Offload,
+        *,
+        max_bytes_per_token: int,
+        max_inputs: int,
+        max_tokens: int = 2**16,
+    ) -> None:
         self._offload = offload
+        self._max_tokens = max_tokens
         self._max_bytes_per_token = max_bytes_per_token
         self._max_inputs = max_inputs
 
@@ -96,7 +107,7 @@ class Tokenizing:
         found = fitted(encoded, model, fields, truncation)
         # What was not even read is dropped too, if nobody knows how many tokens it was.
         unread = [len(before) > len(after) for before, after in zip(texts, cut, strict=True)]
-        dropped = [max(n, is_cut) for n, is_cut in zip(found.dropped, unread, strict=True)]
+        dropped = [max(n, int(is_cut)) for n, is_cut in zip(found.dropped, unread, strict=True)]
         return replace(found, dropped=dropped)
 
     async def pairs(
@@ -165,13 +176,126 @@ class Tokenizing:
             [second for _, second in fields],
         )
 
+    async def spans(
+        self,
+        model: ServedModel,
+        texts: Sequence[str],
+        *,
+        fields: Sequence[str],
+        truncation: Truncation = Truncation.ERROR,
+    ) -> SpannedTexts:
+        """Token ids of texts, each token with its place. Raises as `inputs` does.
+
+        Whoever calls has checked how many they are.
+        """
+        longest = self._max_bytes_per_token * model.card.max_input_tokens
+        read = [text if truncation is Truncation.ERROR else shortened(text, longest, truncation)
+                for text in texts]  # fmt: skip
+        total = self._require_sizes(read, model, fields)
+        model.require_room(len(texts))
+        is_left = truncation is Truncation.LEFT
+
+        def encode() -> list[list[Span]]:
+            found: list[list[Span]] = []
+            for text, cut in zip(texts, read, strict=True):
+                # What was not read of the beginning still counts for where the rest stands.
+                unread = len(text) - len(cut) if is_left else 0
+                found.append([moved(span, unread) for span in model.tokenizer.spans(cut)])
+            return found
+
+        try:
+            spans = await self._offload.run(total, encode)
+        except TokenizationError as error:
+            field = fields[0].partition("[")[0]
+            raise InvalidRequest(f"{field}: {error}", field=field) from error
+        if truncation is Truncation.ERROR:
+            kept = spans
+            for row, field in zip(spans, fields, strict=True):
+                require_length([span.token_id for span in row], model, field=field)
+        else:
+            kept = [cut_spans(row, model.card.max_input_tokens, left=is_left) for row in spans]
+        dropped = [
+            max(len(whole) - len(part), int(len(text) > len(cut)))
+            for whole, part, text, cut in zip(spans, kept, texts, read, strict=True)
+        ]
+        token_ids = [[span.token_id for span in row] for row in kept]
+        return SpannedTexts(Inputs(token_ids, dropped, names=fields), kept)
+
+    async def windows(
+        self, model: ServedModel, value: TextInput, *, field: str, overlap: int
+    ) -> Chunked:
+        """Windows of each item, of `card.max_input_tokens` at most; nothing is dropped.
+
+        Neighbours share `overlap` tokens; each has the model's special tokens, and its prompt.
+        Raises as `inputs` does, and for more windows or tokens than a request may have.
+        """
+        is_single = isinstance(value, str) or _is_ids(value)
+        items: Sequence[str | TokenIds] = [value] if is_single else value  # pyright: ignore[reportAssignmentType]
+        self.require_count(len(items), field=field)
+        fields = [field] if is_single else [f"{field}[{place}]" for place in range(len(items))]
+        prompt, tokenizer = model.card.prompt, model.tokenizer
+        limit, longest = model.card.max_input_tokens, self._max_bytes_per_token * self._max_tokens
+        total = 0
+        for item, name in zip(items, fields, strict=True):
+            if not item:
+                raise InvalidRequest(f"{name} is empty; it needs a character", field=name)
+            if not isinstance(item, str):
+                require_known_ids(item, tokenizer, field=name)
+            total += byte_count(item) if isinstance(item, str) else len(item)
+        if total > longest:
+            raise TooManyTokens(
+                f"{field} has {total} bytes together; at most {longest} are read in windows",
+                field=field,
+            )
+
+        model.require_room(len(items))
+
+        def encode() -> Chunked:
+            texts = [
+                parts_of(tokenizer, item, prompt, self._max_tokens, field=name)
+                for item, name in zip(items, fields, strict=True)
+            ]
+            room = min(limit - len(text.before) - len(text.behind) for text in texts)
+            if overlap >= room:
+                raise InvalidRequest(
+                    f"chunk_overlap: {overlap} is not accepted; a window of model "
+                    f"{model.card.name!r} has room for {room} tokens of the text, and goes on with "
+                    "one at least",
+                    field="chunk_overlap",
+                )
+            return chunked(texts, limit, overlap)
+
+        try:
+            found = await self._offload.run(total, encode)
+        except TokenizationError as error:
+            raise InvalidRequest(f"{field}: {error}", field=field) from error
+        for count, most, what in (
+            (len(found.windows), self._max_inputs, "windows"),
+            (found.tokens, self._max_tokens, "tokens in its windows"),
+        ):
+            if count > most:
+                raise TooManyTokens(
+                    f"{field} has {count} {what}; at most {most} are accepted in one request",
+                    field=field,
+                )
+        names = [name for name, count in zip(fields, found.chunks, strict=True)
+                 for _ in range(count)]  # fmt: skip
+        return replace(found, names=names)
+
     async def conversation(
-        self, model: ServedModel, messages: Sequence[Mapping[str, object]], *, field: str
+        self,
+        model: ServedModel,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        field: str,
+        tools: Sequence[Mapping[str, object]] | None = None,
+        more_bytes: int = 0,
     ) -> TokenIds:
         """Token ids of a conversation in the model's own template, up to where it answers.
 
-        `messages` have `role` and `content`. Raises `InvalidRequest` when the model has no
-        template or the template refuses the conversation, and `TooManyTokens`.
+        `messages` have `role` and `content`; `tools` are functions that the model may call. What
+        there is beside contents is about `more_bytes`. Raises `InvalidRequest` when the model has
+        no template or the template refuses the conversation, and `TooManyTokens`.
         """
         tokenizer = model.tokenizer
         if tokenizer.chat_template is None:
@@ -182,12 +306,15 @@ class Tokenizing:
         size = sum(
             byte_count(str(message["content"])) + MESSAGE_OVERHEAD_BYTES for message in messages
         )
+        size += more_bytes
         self._require_size(size, model, field)
         model.require_room(1)
 
         def render_and_encode() -> TokenIds:
             # The template writes the special tokens itself.
-            return tokenizer.encode(tokenizer.render_chat(messages), special_tokens=False)
+            return tokenizer.encode(
+                tokenizer.render_chat(messages, tools=tools), special_tokens=False
+            )
 
         try:
             ids = await self._offload.run(size, render_and_encode)
@@ -199,13 +326,7 @@ class Tokenizing:
     async def _encode(
         self, model: ServedModel, texts: Sequence[str], fields: Sequence[str], prompt: str
     ) -> list[TokenIds]:
-        total = 0
-        for text, field in zip(texts, fields, strict=True):
-            if not text:
-                raise InvalidRequest(f"{field} is empty; it needs a character", field=field)
-            size = byte_count(text)
-            self._require_size(size, model, field)
-            total += size
+        total = self._require_sizes(texts, model, fields)
         model.require_room(len(texts))
         tokenizer = model.tokenizer
         texts = [prompt + text for text in texts] if prompt else texts
@@ -216,6 +337,19 @@ class Tokenizing:
         except TokenizationError as error:
             field = fields[0] if len(fields) == 1 else fields[0].partition("[")[0]
             raise InvalidRequest(f"{field}: {error}", field=field) from error
+
+    def _require_sizes(
+        self, texts: Sequence[str], model: ServedModel, fields: Sequence[str]
+    ) -> int:
+        """The bytes of all texts, each of which is there and not too long to be read."""
+        total = 0
+        for text, field in zip(texts, fields, strict=True):
+            if not text:
+                raise InvalidRequest(f"{field} is empty; it needs a character", field=field)
+            size = byte_count(text)
+            self._require_size(size, model, field)
+            total += size
+        return total
 
     def _require_size(self, size: int, model: ServedModel, field: str) -> None:
         tokens = model.card.max_input_tokens

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.errors import INTERNAL_ERROR, error_response
+from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error
 from service.api.exchange import (
     SCOPE_KEY,
     ClientLeft,
@@ -27,6 +27,7 @@ from service.api.exchange import (
     Exchange,
     Tracer,
 )
+from service.errors import InvalidRequest
 from service.logs import FIELDS
 from service.metrics import Metrics
 
@@ -76,7 +77,6 @@ class RequestBoundary:
         exchange = Exchange(_request_id(scope), keeps_body=self._logs_bodies)
         scope[SCOPE_KEY] = exchange
         began, began_ns = time.perf_counter(), time.time_ns()
-        exchange.deadline = deadline_of(scope, began, self._timeout_s)
         path, shared = scope["path"], f"{scope['method']} {scope['path']}"
         exchange.dialect = self._dialects.get(path, self._dialects.get(shared, Dialect.OPENAI))
         status: int | None = None
@@ -92,7 +92,11 @@ class RequestBoundary:
             await send(message)
 
         try:
+            exchange.deadline = deadline_of(scope, began, self._timeout_s)
             await self._app(scope, receive, send_with_headers)
+        except InvalidRequest as error:
+            # The header's alone: what routes refuse is answered within.
+            await on_domain_error(Request(scope), error)(scope, receive, send_with_headers)
         except (ClientLeft, ClientDisconnect):
             status = CLIENT_LEFT
         except asyncio.CancelledError:
@@ -187,12 +191,20 @@ def traced_by(ended: Ended) -> str | None:
 def deadline_of(scope: Scope, began: float, longest_s: float | None) -> Deadline | None:
     """The sooner of what the service allows and what the request asks for, in seconds.
 
-    What is no positive number in the header is nothing that could be kept to, and is passed over.
+    Raises `InvalidRequest` for a header that is no positive number.
     """
     limits = [] if longest_s is None else [longest_s]
     for name, value in scope["headers"]:
-        if name == TIMEOUT_HEADER and SECONDS.fullmatch(value) and float(value) > 0:
-            limits.append(float(value))
+        if name != TIMEOUT_HEADER:
+            continue
+        if not SECONDS.fullmatch(value) or float(value) == 0:
+            header = TIMEOUT_HEADER.decode()
+            raise InvalidRequest(
+                f"header {header}: {value[:60].decode('latin-1')!r} is not accepted; it is a "
+                "number of seconds more than 0, such as 30 or 2.5",
+                field=header,
+            )
+        limits.append(float(value))
     return Deadline(min(limits), began) if limits else None
 
 

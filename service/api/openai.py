@@ -20,16 +20,26 @@ from service.api.answers.openai import (
     ModelObject,
 )
 from service.api.described import COMPUTES, LOOKS_UP, DescribedRoute, get, post
-from service.api.exchange import answered, exchange_of
+from service.api.exchange import Exchange, answered, exchange_of
 from service.api.openai_generation import OpenAIGeneration
 from service.api.openai_types import ChatBody, CompletionsBody, EmbeddingsBody
 from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, told, usage
+from service.chunks import averaged
 from service.engines.pooling import unit
 from service.errors import InvalidRequest, NotReady
-from service.messages import Floats, Inputs, ModelCard, Task
+from service.messages import EmbeddingModel, Floats, ModelCard, Task, Truncation
 from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import Tokenizing
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors [N, D] of a request's texts, what is said of each, and the tokens that were read."""
+
+    vectors: Floats
+    said: list[dict[str, Any]]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +124,50 @@ class OpenAI:
                 field="dimensions",
             )
 
-        async def run() -> Response:
-            with exchange.timed("tokenize"):
-                inputs = await self.tokenizing.inputs(
-                    model, body.input, field="input", truncation=body.truncation
-                )
-            terms = exchange.terms(body.priority)
-            vectors = await exchange.run(model.embed(inputs.token_ids, terms=terms), inputs.names)
-            size = len(vectors) * (body.dimensions or vectors.shape[1]) * BYTES_PER_NUMBER
-            content = await self.offload.run(
-                size, embeddings_json, vectors, body=body, inputs=inputs
+        is_chunked = body.truncation is Truncation.CHUNK
+        if body.chunk_overlap is not None and not is_chunked:
+            raise InvalidRequest(
+                "chunk_overlap is for texts that are read in windows; send truncation chunk too",
+                field="chunk_overlap",
             )
+
+        async def run() -> Response:
+            embed = self._in_windows if is_chunked else self._whole
+            embedded = await embed(model, body, exchange)
+            vectors = embedded.vectors
+            size = len(vectors) * (body.dimensions or vectors.shape[1]) * BYTES_PER_NUMBER
+            content = await self.offload.run(size, embeddings_json, embedded, body=body)
             return Response(content, media_type="application/json")
 
         return await answered(request, run())
 
+    async def _whole(
+        self, model: EmbeddingModel, body: EmbeddingsBody, exchange: Exchange
+    ) -> Embedded:
+        with exchange.timed("tokenize"):
+            inputs = await self.tokenizing.inputs(
+                model, body.input, field="input", truncation=body.truncation
+            )
+        work = model.embed(inputs.token_ids, terms=exchange.terms(body.priority))
+        vectors = await exchange.run(work, inputs.names)
+        return Embedded(vectors, [told(dropped) for dropped in inputs.dropped], inputs.tokens)
 
-def embeddings_json(vectors: Floats, *, body: EmbeddingsBody, inputs: Inputs) -> bytes:
-    """The answer's JSON for `vectors` [N, D]. Raises `EngineFailure` unless all are finite."""
+    async def _in_windows(
+        self, model: EmbeddingModel, body: EmbeddingsBody, exchange: Exchange
+    ) -> Embedded:
+        with exchange.timed("tokenize"):
+            found = await self.tokenizing.windows(
+                model, body.input, field="input", overlap=body.chunk_overlap or 0
+            )
+        work = model.embed(found.windows, terms=exchange.terms(body.priority))
+        vectors = averaged(await exchange.run(work, found.names), found)
+        said = [{"chunks": count} if count > 1 else {} for count in found.chunks]
+        return Embedded(vectors, said, found.tokens)
+
+
+def embeddings_json(embedded: Embedded, *, body: EmbeddingsBody) -> bytes:
+    """The answer's JSON. Raises `EngineFailure` unless all numbers are finite."""
+    vectors = embedded.vectors
     if body.dimensions is not None:
         vectors = unit(vectors[:, : body.dimensions])
     require_finite(vectors, body.model, "vector")
@@ -139,19 +175,19 @@ def embeddings_json(vectors: Floats, *, body: EmbeddingsBody, inputs: Inputs) ->
     # orjson keeps the interpreter's lock while it writes: a row at a time lets the event loop in.
     rows = (
         b'{"object":"embedding","index":%d,"embedding":%b%b}'
-        % (index, _vector_json(vector, body.encoding_format), _dropped_json(dropped))
-        for index, (vector, dropped) in enumerate(zip(vectors, inputs.dropped, strict=True))
+        % (index, _vector_json(vector, body.encoding_format), _said_json(said))
+        for index, (vector, said) in enumerate(zip(vectors, embedded.said, strict=True))
     )
     return b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (
         b",".join(rows),
         orjson.dumps(body.model),
-        orjson.dumps(usage(inputs.tokens)),
+        orjson.dumps(usage(embedded.tokens)),
     )
 
 
-def _dropped_json(dropped: int) -> bytes:
-    """What is said of a text that was cut; nothing of one that wasn't, as clients expect."""
-    return b"," + orjson.dumps(told(dropped))[1:-1] if dropped else b""
+def _said_json(said: dict[str, Any]) -> bytes:
+    """What is said of a text that was too long; nothing of one that wasn't, as clients expect."""
+    return b"," + orjson.dumps(said)[1:-1] if said else b""
 
 
 def _vector_json(vector: Floats, encoding_format: str) -> bytes:

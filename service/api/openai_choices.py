@@ -1,7 +1,6 @@
 """What a generation looks like in OpenAI's answers: choices, their deltas, log probabilities."""
 
-import codecs
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from model_core.tokenization import Tokenizer
@@ -23,8 +22,8 @@ class Choice(Protocol):
 class CompletionChoice:
     """A choice of `/v1/completions`.
 
-    `prefix` is put before the text (`echo`), and `echoed`, its tokens, before the log probabilities
-    where they are wanted.
+    It goes on from `prompt`. `prefix` is put before the text (`echo`), and `echoed`, its tokens,
+    before the log probabilities where they are wanted.
     """
 
     def __init__(
@@ -33,13 +32,17 @@ class CompletionChoice:
         tokenizer: Tokenizer,
         *,
         wants_logprobs: bool,
+        prompt: Sequence[int] = (),
         prefix: str = "",
         echoed: Sequence[int] = (),
     ) -> None:
         self._index = index
         self._prefix = prefix
         self._first = echoed[:1]
-        self._logprobs = CompletionLogprobs(tokenizer) if wants_logprobs else None
+        self._logprobs: CompletionLogprobs | None = None
+        if wants_logprobs:
+            echo = Echo(tokenizer, prefix, echoed)
+            self._logprobs = CompletionLogprobs(tokenizer, echo, after=prompt)
 
     def deltas(self, chunk: GenerationChunk) -> list[dict[str, Any]]:
         """The text that `chunk` adds; nothing while a character or a stop string is open."""
@@ -77,15 +80,19 @@ class ChatChoice:
 
     def deltas(self, chunk: GenerationChunk) -> list[dict[str, Any]]:
         """The role first, then text, then an empty delta with the reason of the end."""
-        found: list[dict[str, Any]] = []
-        if not self._has_begun:
-            self._has_begun = True
-            found.append(self._delta({"role": "assistant", "content": ""}))
+        found = self.opening("")
         if chunk.text or (self._wants_logprobs and chunk.logprobs):
             found.append(self._delta({"content": chunk.text}, self._logprobs(chunk)))
         if chunk.finish_reason is not None:
             found.append(self._delta({}, finish_reason=chunk.finish_reason.value))
         return found
+
+    def opening(self, content: str | None) -> list[dict[str, Any]]:
+        """The delta that a stream begins with, once."""
+        if self._has_begun:
+            return []
+        self._has_begun = True
+        return [self._delta({"role": "assistant", "content": content})]
 
     def whole(self, chunk: GenerationChunk) -> dict[str, Any]:
         """The message of a whole answer."""
@@ -98,7 +105,7 @@ class ChatChoice:
 
     def _delta(
         self,
-        delta: dict[str, str],
+        delta: dict[str, Any],
         logprobs: dict[str, Any] | None = None,
         finish_reason: str | None = None,
     ) -> dict[str, Any]:
@@ -124,22 +131,26 @@ class ChatChoice:
 
 
 class CompletionLogprobs:
-    """The `logprobs` block of completions, whose offsets run over all chunks of a choice."""
+    """The `logprobs` block of completions, whose offsets run over all chunks of a choice.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    The first items are those of `echo`; what follows goes on from the tokens `after`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, echo: "Echo", *, after: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._offset = 0
+        self._echoed = iter(echo.offsets())
+        self._offset = echo.length
         # A character may be spread over tokens: it counts where its last byte is.
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stream = tokenizer.stream(after=after)
 
     def block(self, items: Sequence[TokenLogprob]) -> dict[str, Any]:
         """`tokens`, `token_logprobs`, `top_logprobs` and `text_offset` (characters) of `items`."""
         offsets: list[int] = []
         for item in items:
-            offsets.append(self._offset)
-            if self._tokenizer.is_special(item.token_id):
-                continue  # it has no text of its own
-            self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(item.token_id)))
+            echoed = next(self._echoed, None)
+            offsets.append(self._offset if echoed is None else echoed)
+            if echoed is None:
+                self._offset += len(self._stream.push(item.token_id))
         return {
             "tokens": [self._name(item.token_id) for item in items],
             "token_logprobs": [item.logprob for item in items],
@@ -156,6 +167,33 @@ class CompletionLogprobs:
 
     def _name(self, token_id: int) -> str:
         return token_name(self._tokenizer.token_bytes(token_id))
+
+
+class Echo:
+    """Tokens of a prompt, and where they stand in the `text` that is echoed of them."""
+
+    def __init__(self, tokenizer: Tokenizer, text: str, token_ids: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._token_ids = token_ids
+        self.length = len(text)
+
+    def offsets(self) -> Iterator[int]:
+        """Where each token begins, in characters.
+
+        Those that frame the text have no part of it. Special tokens that stand written in it have;
+        what is echoed of token ids leaves them out.
+        """
+        tokenizer, token_ids = self._tokenizer, self._token_ids
+        before, behind = tokenizer.frame_of(token_ids)
+        own = range(before, len(token_ids) - behind)
+        special = {token_ids[at] for at in own if tokenizer.is_special(token_ids[at])}
+        is_written = bool(special) and len(tokenizer.decode(token_ids)) < self.length
+        stream = tokenizer.stream(shown=special if is_written else ())
+        offset = 0
+        for place, token_id in enumerate(token_ids):
+            yield min(offset, self.length)
+            if place in own:
+                offset += len(stream.push(token_id))
 
 
 def token_name(raw: bytes) -> str:

@@ -15,6 +15,7 @@ from service.api.openai_sampling import chat_sampling, completion_sampling, for_
 from service.api.openai_types import ChatBody, CompletionsBody, SamplingBody
 from service.api.responses import json_response
 from service.api.streaming import EventStream, Generations, event
+from service.api.tools import CallingChoice, Tools, bytes_of_tools, message_of, tools_of
 from service.errors import InvalidRequest
 from service.messages import (
     Followed,
@@ -27,6 +28,7 @@ from service.messages import (
 from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import TextInput, Tokenizing
+from service.tool_calls import Grammar
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 MOST_PROMPT_SCORES = 2**16
@@ -94,10 +96,10 @@ class OpenAIGeneration:
         body = await bodies.read(request, CompletionsBody, self.limits)
         model = self._model(request, body)
         scores_prompt = bool(body.echo) and body.logprobs is not None
-        if scores_prompt and model.card.generation.has_source:
+        if body.echo and model.card.generation.has_source:
             raise InvalidRequest(
-                f"echo with logprobs: model {model.card.name!r} reads its prompt by an encoder, "
-                "which gives no probabilities; send one of them",
+                f"echo: model {model.card.name!r} reads its prompt by an encoder, and what it "
+                "writes doesn't go on from there; leave echo out",
                 field="echo",
             )
         with exchange_of(request.scope).timed("tokenize"):
@@ -121,6 +123,8 @@ class OpenAIGeneration:
                     prompt * n + choice,
                     model.tokenizer,
                     wants_logprobs=body.logprobs is not None,
+                    # What answers a source begins a text of its own.
+                    prompt=() if model.card.generation.has_source else prompts[prompt],
                     prefix=prefix,
                     echoed=prompts[prompt] if scores_prompt else (),
                 )
@@ -138,26 +142,34 @@ class OpenAIGeneration:
         """`POST /v1/chat/completions`: answers to a conversation."""
         body = await bodies.read(request, ChatBody, self.limits)
         model = self._model(request, body)
-        messages = [
-            # OpenAI's newer name of the same role; the templates of open models know the older.
-            {"role": "system" if item.role == "developer" else item.role, "content": item.text}
-            for item in body.messages
-        ]
+        tools = tools_of(body, model)
+        messages = [message_of(item, place) for place, item in enumerate(body.messages)]
+        listed = None if tools is None else tools.listed
         with exchange_of(request.scope).timed("tokenize"):
             prompt = await answered(
-                request, self.tokenizing.conversation(model, messages, field="messages")
+                request,
+                self.tokenizing.conversation(
+                    model,
+                    messages,
+                    field="messages",
+                    tools=listed,
+                    more_bytes=bytes_of_tools(body, tools),
+                ),
             )
         n = self._choices_of_a_prompt(body, 1)
         sampling = chat_sampling(body, model, len(prompt))
-        schema = await self._schema(request, body, model, sampling)
-        sampling = replace(sampling, schema=schema)
+        if tools is None:
+            schema = await self._schema(request, body, model, sampling)
+            sampling = replace(sampling, schema=schema)
+        else:
+            schema = await self._calls(request, body, model, sampling, tools)
+            shown = tuple(sorted(tools.special.values()))
+            sampling = replace(sampling, schema=schema, shown=shown)
         job = Job(
             model=model,
             prompts=[prompt] * n,
             samplings=[for_choice(sampling, i) for i in range(n)],
-            choices=[
-                ChatChoice(i, model.tokenizer, wants_logprobs=bool(body.logprobs)) for i in range(n)
-            ],
+            choices=[chat_choice(i, model, tools, bool(body.logprobs)) for i in range(n)],
             head=self._head(request, "chatcmpl", body),
             kind="chat.completion",
             prompt_tokens=len(prompt),
@@ -177,24 +189,7 @@ class OpenAIGeneration:
         wanted = body.response_format
         if wanted is None or wanted.type == "text":
             return None
-        own = model.card.generation
-        if own.forced_first is not None or own.forced_last is not None:
-            raise InvalidRequest(
-                f"response_format {wanted.type}: model {model.card.name!r} begins or ends every "
-                "text with a token of its own, which no schema has; send text",
-                field="response_format",
-            )
-        against = {
-            "ignore_eos": sampling.ignore_eos,
-            "min_tokens": sampling.min_tokens > 0,
-            "use_beam_search": sampling.beams > 1,
-        }
-        for name in (name for name, is_asked in against.items() if is_asked):
-            raise InvalidRequest(
-                f"{name} is not supported with response_format {wanted.type}: JSON is chosen token "
-                "by token, and ends where it is complete",
-                field=name,
-            )
+        require_followable(model, sampling, f"response_format {wanted.type}", "response_format")
         if wanted.type == "json_object":
             definition, field = ANY_OBJECT, "response_format"
         else:
@@ -203,6 +198,27 @@ class OpenAIGeneration:
         # The first one of a model also reads the vocabulary: never on the event loop.
         compiling = self.offload.apart(model.schema, definition, field=field)
         return await answered(request, compiling)
+
+    async def _calls(
+        self,
+        request: Request,
+        body: ChatBody,
+        model: GenerationModel,
+        sampling: Sampling,
+        tools: Tools,
+    ) -> Followed | None:
+        """What an answer that may call functions has to follow, if anything."""
+        if body.response_format is not None and body.response_format.type != "text":
+            raise InvalidRequest(
+                f"response_format {body.response_format.type} is not supported with tools: a call "
+                "has the form of its function; send one of them",
+                field="response_format",
+            )
+        grammar = tools.grammar()
+        if grammar is None:
+            return None
+        require_followable(model, sampling, "tools whose calls are held to a form", "tools")
+        return await answered(request, self.offload.apart(followed_calls, model, tools, grammar))
 
     def _choices_of_a_prompt(self, body: SamplingBody, prompts: int) -> int:
         n = body.n or 1
@@ -241,6 +257,49 @@ class OpenAIGeneration:
             )
         async with generations:
             return await answered(request, whole_answer(generations, job))
+
+
+def require_followable(model: GenerationModel, sampling: Sampling, wanted: str, field: str) -> None:
+    """Raises where what is `wanted` holds a text to a form that nothing can keep it to."""
+    own = model.card.generation
+    if own.forced_first is not None or own.forced_last is not None:
+        raise InvalidRequest(
+            f"{wanted}: model {model.card.name!r} begins or ends every text with a token of its "
+            "own, which no schema has; leave it out",
+            field=field,
+        )
+    against = {
+        "ignore_eos": sampling.ignore_eos,
+        "min_tokens": sampling.min_tokens > 0,
+        "use_beam_search": sampling.beams > 1,
+    }
+    for name in (name for name, is_asked in against.items() if is_asked):
+        raise InvalidRequest(
+            f"{name} is not supported with {wanted}: JSON is chosen token by token, and ends where "
+            "it is complete",
+            field=name,
+        )
+
+
+def followed_calls(model: GenerationModel, tools: Tools, grammar: Grammar) -> Followed:
+    """The grammar of calls, compiled. Raises `InvalidRequest` that names the function at fault."""
+    try:
+        return model.grammar(str(grammar), field="tools")
+    except InvalidRequest:
+        for place, name in enumerate(tools.functions):
+            if name in grammar.functions:
+                alone = str(tools.alone(name))
+                model.grammar(alone, field=f"tools[{place}].function.parameters")
+        raise
+
+
+def chat_choice(
+    index: int, model: GenerationModel, tools: Tools | None, wants_logprobs: bool
+) -> ChatChoice:
+    """A choice of a chat, which may call functions if there are any."""
+    if tools is None:
+        return ChatChoice(index, model.tokenizer, wants_logprobs=wants_logprobs)
+    return CallingChoice(index, model.tokenizer, tools, wants_logprobs=wants_logprobs)
 
 
 def require_few_scores(count: int) -> None:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from service.api.bodies import RequestBody
+from service.api.tool_types import Tool, ToolCall, ToolChoice
 from service.messages import Truncation
 
 INT64_MAX = 2**63 - 1
@@ -30,6 +31,25 @@ def _input_kind(value: object) -> str | None:
         return "<token id lists>"
     return None
 
+
+CUTS = (Truncation.ERROR, Truncation.RIGHT, Truncation.LEFT)
+
+
+def _require_cut(value: Truncation) -> Truncation:
+    if value not in CUTS:
+        raise PydanticCustomError(
+            "cut_kind",
+            "accepted are error, right, left; chunk is for embeddings, whose vectors have a mean",
+        )
+    return value
+
+
+Cutting: TypeAlias = Annotated[
+    Truncation,
+    AfterValidator(_require_cut),
+    WithJsonSchema({"enum": [cut.value for cut in CUTS], "type": "string"}),
+]
+"""What becomes of texts that can't be read in windows."""
 
 TRUNCATION: Any = Field(
     Truncation.ERROR,
@@ -124,7 +144,14 @@ class EmbeddingsBody(RequestBody):
     dimensions: int | None = Field(
         None, ge=1, le=65536, description="Keep this many numbers and normalise again."
     )
-    truncation: Truncation = TRUNCATION
+    truncation: Truncation = Field(
+        Truncation.ERROR,
+        description="Which end of a text that is too long is dropped: left, right; error refuses "
+        "it, chunk reads it in windows and averages their vectors.",
+    )
+    chunk_overlap: int | None = Field(
+        None, ge=0, le=65536, description="Tokens that neighbouring windows share; 0 unless given."
+    )
     priority: Priority = None
     user: str | None = Field(None, description="Accepted, without effect.")
 
@@ -252,29 +279,39 @@ class TextPart(RequestBody):
     text: str
 
 
+MessageContent: TypeAlias = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[TextPart], STOP_AT_FIRST, Tag("<list>")],
+    Discriminator(
+        _text_or_list,
+        custom_error_type="content_kind",
+        custom_error_message="accepted are a string or a list of text parts",
+    ),
+]
+
+
 class Message(RequestBody):
     """One turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        Annotated[str, Tag("<text>")] | Annotated[list[TextPart], STOP_AT_FIRST, Tag("<list>")],
-        Discriminator(
-            _text_or_list,
-            custom_error_type="content_kind",
-            custom_error_message="accepted are a string or a list of text parts",
-        ),
-    ]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: MessageContent | None = Field(
+        None, description="A text, or parts of one; an assistant that calls tools may say nothing."
+    )
     name: str | None = Field(None, max_length=256, description="Accepted, without effect.")
     refusal: Unsupported = None
     audio: Unsupported = None
     function_call: Unsupported = None
-    tool_calls: Unsupported = None
+    tool_calls: Annotated[list[ToolCall], STOP_AT_FIRST] | None = Field(
+        None, max_length=128, description="What an assistant called."
+    )
+    tool_call_id: str | None = Field(
+        None, min_length=1, max_length=256, description="Whose result a tool's message is."
+    )
 
     @property
     def text(self) -> str:
         """The content in one string; parts stand on lines of their own."""
-        if isinstance(self.content, str):
-            return self.content
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
         return "\n".join(part.text for part in self.content)
 
 
@@ -289,9 +326,15 @@ class ChatBody(SamplingBody):
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="Give this many of the likeliest; needs `logprobs`."
     )
-    tools: Unsupported = None
-    tool_choice: Unsupported = None
-    parallel_tool_calls: Unsupported = None
+    tools: Annotated[list[Tool], STOP_AT_FIRST] | None = Field(
+        None, min_length=1, max_length=128, description="Functions that the model may call."
+    )
+    tool_choice: ToolChoice | None = Field(
+        None, description="Whether it calls any, and which; auto unless given."
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether it may make more than one call; it may unless given."
+    )
     functions: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None

@@ -18,7 +18,7 @@ from service.api import bodies
 from service.api.answers.ranking import RankedList, ScoreList
 from service.api.described import COMPUTES, DescribedRoute, post
 from service.api.exchange import Exchange, answered, exchange_of
-from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, ModelName, TextOrTexts
+from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, Cutting, ModelName, TextOrTexts
 from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, told, usage
 from service.engines.pooling import ranked, unit
 from service.errors import InvalidRequest
@@ -73,7 +73,7 @@ class RerankBody(bodies.RequestBody):
     return_documents: bool | None = Field(None, description="Repeat the texts in the results.")
     max_tokens_per_doc: int | None = Field(None, ge=1, description="Accepted, without effect.")
     raw_scores: bool = Field(False, description="A cross-encoder's own scores, unscaled.")
-    truncation: Truncation = Field(
+    truncation: Cutting = Field(
         Truncation.RIGHT,
         description="Which end of a document that is too long is dropped, as Cohere's clients "
         "expect; error refuses it.",
@@ -88,7 +88,7 @@ class ScoreBody(bodies.RequestBody):
     text_1: TextOrTexts
     text_2: TextOrTexts
     raw_scores: bool = Field(False, description="A cross-encoder's own scores, unscaled.")
-    truncation: Truncation = TRUNCATION
+    truncation: Cutting = TRUNCATION
     user: str | None = Field(None, description="Accepted, without effect.")
 
 

@@ -4,7 +4,7 @@ Its routes name no model: each is answered by the service's default for the task
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -30,7 +30,15 @@ from service.api.tei_types import (
 )
 from service.engines.pooling import ranked, unit
 from service.errors import InvalidRequest
-from service.messages import EmbeddingModel, Floats, Inputs, ServedModel, Task, Truncation
+from service.messages import (
+    EmbeddingModel,
+    Floats,
+    Inputs,
+    ServedModel,
+    Task,
+    TokenIds,
+    Truncation,
+)
 from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import TextInput, Tokenizing, byte_count, require_known_ids
@@ -173,27 +181,10 @@ class TextEmbeddingsInference:
         items, is_nested = items_of(body.inputs)
         self.tokenizing.require_count(len(items), field="inputs")
         fields = [f"inputs[{place}]" if is_nested else "inputs" for place in range(len(items))]
-        paired = [item for item in items if len(item) == 2]
-        if paired and len(paired) != len(items):
-            raise InvalidRequest(
-                "inputs: all are pairs, or none is; send two requests", field="inputs"
-            )
 
         async def run() -> Response:
             with exchange.timed("tokenize"):
-                if paired:
-                    pairs = [(item[0], item[1]) for item in items]
-                    inputs = await self.tokenizing.pairs(
-                        model,
-                        pairs,
-                        fields=[(f"{field}[0]", f"{field}[1]") for field in fields],
-                        truncation=body.truncation,
-                    )
-                else:
-                    texts = [item[0] for item in items]
-                    inputs = await self.tokenizing.texts(
-                        model, texts, fields=fields, truncation=body.truncation
-                    )
+                inputs = await self._texts_and_pairs(model, items, fields, body.truncation)
             work = model.classify(inputs, raw=body.wants_raw, terms=exchange.terms())
             scores = await exchange.run(work, inputs.names)
             note_compute(exchange, inputs, characters_of(items))
@@ -330,6 +321,45 @@ class TextEmbeddingsInference:
         model = self.registry.embedding()
         exchange_of(request.scope).model = model.card.name
         return model
+
+    async def _texts_and_pairs(
+        self,
+        model: ServedModel,
+        items: Sequence[Sequence[str]],
+        fields: Sequence[str],
+        truncation: Truncation,
+    ) -> Inputs:
+        """Items of one text or of two, in their order."""
+        texts = [place for place, item in enumerate(items) if len(item) == 1]
+        pairs = [place for place, item in enumerate(items) if len(item) == 2]
+        found: dict[int, tuple[TokenIds, int, int]] = {}
+        if texts:
+            alone = await self.tokenizing.texts(
+                model,
+                [items[place][0] for place in texts],
+                fields=[fields[place] for place in texts],
+                truncation=truncation,
+            )
+            ends = map(len, alone.token_ids)  # no second text
+            found |= zip(texts, zip(alone.token_ids, alone.dropped, ends, strict=True), strict=True)
+        if pairs:
+            both = await self.tokenizing.pairs(
+                model,
+                [(items[place][0], items[place][1]) for place in pairs],
+                fields=[(f"{fields[place]}[0]", f"{fields[place]}[1]") for place in pairs],
+                truncation=truncation,
+            )
+            seconds = both.second_at or []
+            found |= zip(
+                pairs, zip(both.token_ids, both.dropped, seconds, strict=True), strict=True
+            )
+        rows = [found[place] for place in range(len(items))]
+        return Inputs(
+            [token_ids for token_ids, _, _ in rows],
+            [dropped for _, dropped, _ in rows],
+            [second_at for _, _, second_at in rows],
+            fields,
+        )
 
     async def _inputs(
         self, model: EmbeddingModel, body: EmbedBody | EmbedAllBody, exchange: Exchange

@@ -5,13 +5,15 @@ in how they wait. Other clients (openai, cohere, …) work as well: this one nee
 """
 
 from service.client.blocking import Client
-from service.client.calls import Classified, Ranked, Retries, ServiceError, Text
+from service.client.calls import Called, Classified, Entity, Ranked, Retries, ServiceError, Text
 from service.client.concurrent import AsyncClient
 
 __all__ = [
     "AsyncClient",
+    "Called",
     "Classified",
     "Client",
+    "Entity",
     "Ranked",
     "Retries",
     "ServiceError",

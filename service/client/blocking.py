@@ -14,6 +14,7 @@ from service.client.calls import (
     Answer,
     Call,
     Classified,
+    Entity,
     Progress,
     Ranked,
     Retries,
@@ -26,6 +27,7 @@ from service.client.calls import (
     completion_call,
     delta_of,
     embedding_call,
+    entities_call,
     event_of,
     headers_of,
     models_call,
@@ -95,6 +97,13 @@ class Client:
         calls = (classify_call(part, model, options) for part in batches(texts, batch))
         return [found for call in calls for found in self.send(call)]
 
+    def entities(
+        self, texts: Sequence[str], *, model: str | None = None, batch: int = BATCH, **options: Any
+    ) -> list[list[Entity]]:
+        """The entities of each of `texts`, of any number, by a model that labels tokens."""
+        calls = (entities_call(part, model, options) for part in batches(texts, batch))
+        return [found for call in calls for found in self.send(call)]
+
     def rerank(
         self, query: str, documents: Sequence[str], *, model: str | None = None, **options: Any
     ) -> list[Ranked]:
@@ -105,7 +114,7 @@ class Client:
         """What follows `prompt`."""
         return self.send(completion_call(model, prompt, options))
 
-    def chat(self, messages: Sequence[Mapping[str, str]], *, model: str, **options: Any) -> Text:
+    def chat(self, messages: Sequence[Mapping[str, Any]], *, model: str, **options: Any) -> Text:
         """The answer to a conversation."""
         return self.send(chat_call(model, messages, options))
 

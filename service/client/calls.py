@@ -4,7 +4,7 @@ import base64
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import httpx
@@ -92,6 +92,26 @@ class Classified:
 
 
 @dataclass(frozen=True, slots=True)
+class Entity:
+    """A part of a text under a label; its characters are `start` to `end`, which is not one."""
+
+    label: str
+    score: float
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A function that the model calls; its `arguments` are a JSON object, as text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ranked:
     """A document's place in the request, and how relevant it is."""
 
@@ -101,12 +121,13 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What was generated, why it ended, and how many tokens it took."""
+    """What was generated, why it ended, how many tokens it took, and what functions it calls."""
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    calls: tuple[Called, ...] = ()
 
 
 def embedding_call(model: str, texts: Sequence[str], options: Mapping[str, Any]) -> Call[Any]:
@@ -134,6 +155,18 @@ def classify_call(
     return Call("/v1/classify", body, read)
 
 
+def entities_call(
+    texts: Sequence[str], model: str | None, options: Mapping[str, Any]
+) -> Call[list[list[Entity]]]:
+    """The entities of each of `texts`."""
+    body = {"input": list(texts), **named(model), **options}
+
+    def read(answer: Any) -> list[list[Entity]]:
+        return [[Entity(**entity) for entity in row["entities"]] for row in answer["data"]]
+
+    return Call("/v1/classify", body, read)
+
+
 def rerank_call(
     query: str, documents: Sequence[str], model: str | None, options: Mapping[str, Any]
 ) -> Call[list[Ranked]]:
@@ -153,14 +186,20 @@ def completion_call(model: str, prompt: str, options: Mapping[str, Any]) -> Call
 
 
 def chat_call(
-    model: str, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]
+    model: str, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
 ) -> Call[Text]:
     """One answer to a conversation."""
     body = {"model": model, "messages": list(messages), **options}
 
     def read(answer: Any) -> Text:
         choice = answer["choices"][0]
-        return text_of(answer, choice | {"text": choice["message"]["content"]})
+        message = choice["message"]
+        calls = tuple(
+            Called(call["id"], call["function"]["name"], call["function"]["arguments"])
+            for call in message.get("tool_calls") or ()
+        )
+        text = text_of(answer, choice | {"text": message["content"] or ""})
+        return replace(text, calls=calls)
 
     return Call("/v1/chat/completions", body, read)
 

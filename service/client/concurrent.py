@@ -15,6 +15,7 @@ from service.client.calls import (
     Answer,
     Call,
     Classified,
+    Entity,
     Progress,
     Ranked,
     Retries,
@@ -27,6 +28,7 @@ from service.client.calls import (
     completion_call,
     delta_of,
     embedding_call,
+    entities_call,
     event_of,
     headers_of,
     models_call,
@@ -107,6 +109,13 @@ class AsyncClient:
         calls = (classify_call(part, model, options) for part in batches(texts, batch))
         return [found for call in calls for found in await self.send(call)]
 
+    async def entities(
+        self, texts: Sequence[str], *, model: str | None = None, batch: int = BATCH, **options: Any
+    ) -> list[list[Entity]]:
+        """The entities of each of `texts`, of any number, by a model that labels tokens."""
+        calls = (entities_call(part, model, options) for part in batches(texts, batch))
+        return [found for call in calls for found in await self.send(call)]
+
     async def rerank(
         self, query: str, documents: Sequence[str], *, model: str | None = None, **options: Any
     ) -> list[Ranked]:
@@ -118,7 +127,7 @@ class AsyncClient:
         return await self.send(completion_call(model, prompt, options))
 
     async def chat(
-        self, messages: Sequence[Mapping[str, str]], *, model: str, **options: Any
+        self, messages: Sequence[Mapping[str, Any]], *, model: str, **options: Any
     ) -> Text:
         """The answer to a conversation."""
         return await self.send(chat_call(model, messages, options))

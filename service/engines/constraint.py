@@ -5,7 +5,7 @@ made once for a request, off the event loop; each generation starts a `Constrain
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -111,10 +111,21 @@ class Schemas:
 
         Raises `InvalidRequest` for `field` where it isn't one, or asks for what isn't supported.
         """
+        return self._compile(
+            lambda: LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=WRITTEN), field
+        )
+
+    def compile_grammar(self, grammar: str, *, field: str) -> Schema:
+        """A grammar in llguidance's variant of Lark, likewise.
+
+        JSON schemas in it say themselves how they are written (`as_written`).
+        """
+        return self._compile(lambda: LLMatcher.grammar_from_lark(grammar), field)
+
+    def _compile(self, grammar: Callable[[], str], field: str) -> Schema:
         tokenizer = self._tokenizer  # whatever is wrong with it is not the request's fault
         try:
-            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=WRITTEN)
-            matcher = LLMatcher(tokenizer, grammar, log_level=0)
+            matcher = LLMatcher(tokenizer, grammar(), log_level=0)
         except ValueError as error:
             raise InvalidRequest(f"{field}: {error}", field=field) from error
         if matcher.is_error():

@@ -116,7 +116,10 @@ class GenerationEngine:
             if sampling.beams > 1
             else Sampler(rules, seed, sampling.schema.start() if sampling.schema else None),
             # A target begins its text; what continues a prompt may need the space between.
-            text=TextStream(self._tokenizer.stream(after=() if source else start), sampling.stop),
+            text=TextStream(
+                self._tokenizer.stream(after=() if source else start, shown=sampling.shown),
+                sampling.stop,
+            ),
             stream=stream,
             sequence=Sequence(
                 len(start),

@@ -103,12 +103,20 @@ async def test_a_request_past_its_deadline_is_dropped_and_told(
     assert model.started[0].is_closed
 
 
-@pytest.mark.parametrize("header", ["-1", "0", "soon", "1e3", "", "nan"])
-async def test_a_deadline_that_is_no_number_of_seconds_is_none(header: str) -> None:
+@pytest.mark.parametrize("header", ["-1", "0", "0.0", "soon", "1e3", "", "nan", "1 2"])
+async def test_a_deadline_that_is_no_number_of_seconds_is_refused(header: str) -> None:
     async with client_of(served()) as client:
-        answer = await client.post(
-            "/v1/embeddings",
-            json={"model": "embedder", "input": "a"},
-            headers={"x-request-timeout": header},
-        )
-    assert answer.status_code == 200
+        headers = {"x-request-timeout": header, "x-request-id": "7"}
+        answers = [
+            await client.post(path, json=body, headers=headers)
+            for path, body in (
+                ("/v1/embeddings", {"model": "embedder", "input": "a"}),
+                ("/embed", {"inputs": "a"}),
+            )
+        ]
+    assert [answer.status_code for answer in answers] == [400, 422]
+    assert all(answer.headers["x-request-id"] == "7" for answer in answers)
+    error = answers[0].json()["error"]
+    assert error["param"] == "x-request-timeout"
+    assert f"{header!r} is not accepted; it is a number of seconds" in error["message"]
+    assert answers[1].json()["error_type"] == "Validation"

@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import AsyncClient, Client, Ranked, Retries, ServiceError
+from service.client import AsyncClient, Called, Client, Ranked, Retries, ServiceError
 from service.errors import EngineFailure
 from tests.support.fakes import FakeEmbeddingModel, FakeGenerationModel, FakeRanker
 from tests.support.service import BASE_URL, served
@@ -180,6 +180,19 @@ async def test_raw_scores_are_read_as_they_come() -> None:
     async with over(served()) as client:
         (found,) = await client.classify(["a"], raw_scores=True)
     assert found.scores == (1.0, 6.0, 1.0)
+
+
+def test_calls_of_functions_are_read_beside_the_text() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    answer = {
+        "choices": [{"message": message, "finish_reason": "tool_calls"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+    }
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
+    with Client(BASE_URL, transport=transport) as client:
+        found = client.chat([{"role": "user", "content": "hi"}], model="m", tools=[])
+    assert (found.text, found.calls) == ("", (Called("1", "f", "{}"),))
 
 
 async def test_fewer_than_one_request_at_a_time_is_refused() -> None:

@@ -1,5 +1,6 @@
 """From an artifact's folder to a served encoder-decoder, over graphs that are written by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ async def test_an_encoder_decoder_is_served_from_its_folder(tmp_path: Path) -> N
             assert text.split()[0] == "h", "the forced token"
             others = [await ask(prompt="world"), await ask(temperature=0)]
             assert text not in [other["choices"][0]["text"] for other in others]
+            body = {"model": "tiny", "prompt": "hello", "stream": True}
+            streamed = await client.post("/v1/completions", json=body)
+            events = [line[6:] for line in streamed.text.splitlines() if line.startswith("data: {")]
+            pieces = [json.loads(event)["choices"][0]["text"] for event in events]
+            assert "".join(pieces) == text, "what beams don't agree on is never sent"
             info = (await client.get("/info")).json()["models"][0]
             assert info["generation"]["beams"] == 4
             too_long = await client.post(

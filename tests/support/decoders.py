@@ -124,7 +124,7 @@ class LetterTokenizer:
 
     eos_ids = frozenset({END_ID})
 
-    def stream(self, *, after: Sequence[int] = ()) -> "LetterStream":
+    def stream(self, *, after: Sequence[int] = (), shown: Sequence[int] = ()) -> "LetterStream":
         return LetterStream()
 
 

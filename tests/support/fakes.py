@@ -1,7 +1,8 @@
 """Stand-ins at the seam between the dialects and the engines."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import codecs
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
 
@@ -42,6 +43,8 @@ class FakeTokenizer:
     vocab_size = VOCAB_SIZE
     eos_ids = frozenset({END_ID})
 
+    takes_tools = False
+
     def __init__(self, *, chat_template: str | None = "fake") -> None:
         self.chat_template = chat_template
 
@@ -62,9 +65,16 @@ class FakeTokenizer:
             return ids
         return [ids[0], *ids[len(ids) - tokens + 1 :]] if left else ids[:tokens]
 
+    def frame_of(self, token_ids: Sequence[int]) -> tuple[int, int]:
+        return int(list(token_ids[:1]) == [BEGIN_ID]), 0
+
     def spans(self, text: str, *, special_tokens: bool = True) -> list[Span]:
         begin = [Span(BEGIN_ID, "<s>", True, None, None)] * special_tokens
         return begin + [Span(b, chr(b), False, i, i + 1) for i, b in enumerate(text.encode())]
+
+    def stream(self, *, after: Sequence[int] = (), shown: Collection[int] = ()) -> "FakeStream":
+        del after, shown
+        return FakeStream()
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         del skip_special_tokens
@@ -91,6 +101,19 @@ class FakeTokenizer:
             raise ChatTemplateError("the last message must not be the assistant's")
         turns = "".join(f"{item['role']}:{item['content']}\n" for item in messages)
         return turns + ("assistant:" if add_generation_prompt else "")
+
+
+class FakeStream:
+    """Text of bytes as soon as they are a character."""
+
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        return self.decoder.decode(bytes([token_id]) if token_id < BEGIN_ID else b"")
+
+    def flush(self) -> str:
+        return self.decoder.decode(b"", final=True)
 
 
 def fake_tokenizer(*, chat_template: str | None = "fake") -> Tokenizer:
@@ -299,6 +322,7 @@ class FakeGenerationModel(FakeQueue):
         self.card = replace(plain, generation=generation, max_beams=8)
         self.tokenizer = fake_tokenizer(chat_template=chat_template)
         self.script = script
+        self.reason = FinishReason.STOP
         self.pause_s = pause_s
         self.failure = failure
         self.room = room
@@ -310,13 +334,18 @@ class FakeGenerationModel(FakeQueue):
             raise InvalidRequest(f"{field}: impossible", field=field)
         return FakeSchema(dict(schema))
 
+    def grammar(self, grammar: str, *, field: str) -> Followed:
+        return FakeSchema({"grammar": grammar, "field": field})
+
     def generate(
         self, prompt: TokenIds, sampling: Sampling, *, terms: Terms = ANY_TERMS
     ) -> Generation:
         self.terms.append(terms)
         if len(self.started) == self.room:
             raise Overloaded("the queue is full", retry_after_s=7)
-        chunks = chunks_of(*self.script, logprobs=sampling.top_logprobs is not None)
+        chunks = chunks_of(
+            *self.script, reason=self.reason, logprobs=sampling.top_logprobs is not None
+        )
         if sampling.prompt_logprobs:
             scored = tuple(TokenLogprob(token, -2.0, ((token, -2.0),)) for token in prompt[1:])
             chunks[0] = replace(chunks[0], prompt_logprobs=scored)

@@ -69,11 +69,15 @@ class ModelList(TypedDict):
 
 
 class Embedding(Cut):
-    """The vector of one input; base64 of little-endian 32-bit floats where that was asked for."""
+    """The vector of one input; base64 of little-endian 32-bit floats where that was asked for.
+
+    `chunks` is said of an input that was read in several windows.
+    """
 
     object: Literal["embedding"]
     index: int
     embedding: list[float] | str
+    chunks: NotRequired[Annotated[int, Field(ge=2)]]
 
 
 class EmbeddingList(TypedDict):
@@ -86,6 +90,7 @@ class EmbeddingList(TypedDict):
 
 
 FinishReason = Literal["stop", "length"]
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class CompletionLogprobs(TypedDict):
@@ -149,12 +154,28 @@ class ChatLogprobs(TypedDict):
     refusal: None
 
 
+class CalledFunction(TypedDict):
+    """A function that is to be called, with its arguments as JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    """A call that the model asks for."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class AssistantMessage(TypedDict):
-    """The model's turn."""
+    """The model's turn; null where it is calls alone."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: NotRequired[list[ToolCall]]
 
 
 class ChatChoice(TypedDict):
@@ -163,7 +184,7 @@ class ChatChoice(TypedDict):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
 
 
 class ChatCompletion(TypedDict):
@@ -177,11 +198,28 @@ class ChatCompletion(TypedDict):
     usage: GenerationUsage
 
 
+class FunctionDelta(TypedDict):
+    """What is new of a function to be called: its name first, then pieces of its arguments."""
+
+    name: NotRequired[str]
+    arguments: str
+
+
+class ToolCallDelta(TypedDict):
+    """What is new of the call `index`; the first has its id."""
+
+    index: int
+    id: NotRequired[str]
+    type: NotRequired[Literal["function"]]
+    function: FunctionDelta
+
+
 class Delta(TypedDict):
     """What is new of a message; the first has the role, the last is empty."""
 
     role: NotRequired[Literal["assistant"]]
-    content: NotRequired[str]
+    content: NotRequired[str | None]
+    tool_calls: NotRequired[list[ToolCallDelta]]
 
 
 class ChatDelta(TypedDict):
@@ -190,7 +228,7 @@ class ChatDelta(TypedDict):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason | None
+    finish_reason: ChatFinishReason | None
 
 
 class ChatCompletionEvent(TypedDict):

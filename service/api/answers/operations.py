@@ -44,6 +44,7 @@ class ModelInfo(TypedDict):
     prompt: NotRequired[str]
     prompts: NotRequired[dict[str, str]]
     labels: NotRequired[list[str]]
+    scoring: NotRequired[str]
     ranks: bool
     generation: NotRequired[dict[str, Any]]
     max_beams: int

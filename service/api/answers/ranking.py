@@ -29,15 +29,47 @@ class Classified(Cut):
     labels: NotRequired[list[LabelScore]]
 
 
+class Entity(TypedDict):
+    """A part of a text with its label; places are in characters (Unicode code points)."""
+
+    label: str
+    score: Probability
+    text: str
+    start: int
+    end: int
+
+
+class LabelledToken(TypedDict):
+    """A token with what each label has; `scores` for `probs` where raw ones were asked for."""
+
+    text: str
+    start: int
+    end: int
+    probs: NotRequired[list[Probability]]
+    scores: NotRequired[list[float]]
+
+
+class Tagged(Cut):
+    """The entities of one input, by a model that labels tokens."""
+
+    index: int
+    entities: list[Entity]
+    tokens: NotRequired[list[LabelledToken]]
+
+
 class ClassificationList(TypedDict):
-    """The likeliest label of each input, in their order."""
+    """The likeliest label of each input, or its entities, in their order.
+
+    `labels` names the scores of tokens.
+    """
 
     id: str
     object: Literal["list"]
     created: int
     model: str
-    data: list[Classified]
+    data: list[Classified] | list[Tagged]
     usage: InputUsage
+    labels: NotRequired[list[str]]
 
 
 class DocumentText(TypedDict):

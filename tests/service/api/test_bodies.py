@@ -140,11 +140,18 @@ REFUSED = [
     ("chat/completions", {"top_logprobs": 2}, 400, "top_logprobs"),
     ("chat/completions", {"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs"),
     ("chat/completions", {"logprobs": 1}, 400, "logprobs"),
-    ("chat/completions", {"tools": [{"type": "function"}]}, 400, "tools"),
+    ("chat/completions", {"tools": [{"type": "function"}]}, 400, "tools[0].function"),
     ("chat/completions", {"tools": []}, 400, "tools"),
     ("chat/completions", {"store": True}, 400, "store"),
     ("chat/completions", {"store": 0}, 400, "store"),
-    ("chat/completions", {"tool_choice": "auto"}, 400, "tool_choice"),
+    ("chat/completions", {"tool_choice": "required"}, 400, "tool_choice"),
+    ("chat/completions", {"tool_choice": "some"}, 400, "tool_choice"),
+    (
+        "chat/completions",
+        {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+        400,
+        "tools[0].function.name",
+    ),
     (
         "chat/completions",
         {"response_format": {"type": "yaml"}},
@@ -237,7 +244,7 @@ async def test_too_many_tokens_are_told_with_both_counts(client: AsyncClient) ->
 async def test_a_field_that_is_not_supported_is_told_from_one_that_is_not_known(
     client: AsyncClient,
 ) -> None:
-    for field, said in (("tools", "not supported"), ("tolls", "not a known field")):
+    for field, said in (("functions", "not supported"), ("tolls", "not a known field")):
         answer = await client.post("/v1/chat/completions", json=CHAT | {field: [1]})
         assert said in answer.json()["error"]["message"]
 

@@ -1,7 +1,22 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
+from transformers import BertForSequenceClassification
 
-from tests.support.fakes import FakeEmbeddingModel
+from export.artifact import Precision
+from export.catalogue import recipe
+from export.pipeline import export
+from service.app import create_app
+from service.living import ModelGroup
+from service.metrics import Metrics
+from service.registry import Registry
+from service.settings import ServiceSettings
+from tests.support.checkpoints import draw_widely, tiny_bert_config, write_tokenizer
+from tests.support.fakes import FakeClassificationModel, FakeEmbeddingModel
+from tests.support.reports import silent
 from tests.support.service import NOW_S, client_of, served
 
 
@@ -76,6 +91,72 @@ async def test_given_labels_are_compared_with_the_text_by_an_embedding_model() -
     np.testing.assert_allclose(answer["data"][0]["probs"], expected, rtol=1e-4)
 
 
+# --- labels of which several may hold at once ----------------------------------------------------
+
+LABELS = ("loud", "red", "small", "wet")
+TEXTS = ["time flies", "b", "an arrow"]
+
+
+@pytest.fixture(scope="module")
+def multi_label(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelGroup]:
+    folder = tmp_path_factory.mktemp("multi") / "model"
+    config = tiny_bert_config(problem_type="multi_label_classification", num_labels=len(LABELS))
+    config.id2label = dict(enumerate(LABELS))
+    draw_widely(BertForSequenceClassification(config)).save_pretrained(folder)
+    write_tokenizer(folder)
+    made = export(recipe(str(folder), Precision.FP32, name="many"), folder / "cache", silent)
+    group = ModelGroup(ServiceSettings(models=(str(made),), threads=1), Registry(), Metrics())
+    group.load()
+    try:
+        yield group
+    finally:
+        group.close()
+
+
+async def test_labels_that_may_hold_together_have_probabilities_of_their_own(
+    multi_label: ModelGroup,
+) -> None:
+    group = multi_label
+    async with client_of(create_app(group.registry, group.settings, group.metrics)) as client:
+
+        async def ask(**fields: object) -> list[dict[str, Any]]:
+            answer = await client.post("/v1/classify", json={"input": TEXTS, **fields})
+            assert answer.status_code == 200, answer.text
+            return answer.json()["data"]
+
+        info = (await client.get("/info")).json()["models"][0]
+        likely, raw = await ask(), await ask(raw_scores=True)
+        two, sure = await ask(top_k=2), await ask(threshold=0.9)
+        predicted = (await client.post("/predict", json={"inputs": TEXTS[0]})).json()
+    assert info["scoring"] == "sigmoid"
+    logits = np.array([item["scores"] for item in raw])
+    probs = np.array([item["probs"] for item in likely])
+    np.testing.assert_allclose(probs, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+    assert abs(probs.sum(axis=1) - 1).min() > 0.01, "they don't exclude one another"
+    assert "labels" not in raw[0]
+    for row, item, ranking, certain in zip(probs, likely, two, sure, strict=True):
+        order = sorted(range(len(LABELS)), key=lambda place: -row[place])
+        assert item["label"] == LABELS[order[0]]
+        assert names(item) == [LABELS[place] for place in order if row[place] >= 0.5]
+        assert names(ranking) == [LABELS[place] for place in order[:2]]
+        assert names(certain) == [LABELS[place] for place in order if row[place] >= 0.9]
+    np.testing.assert_allclose(
+        [item["score"] for item in predicted], sorted(probs[0], reverse=True), rtol=1e-6
+    )
+
+
+def names(item: dict[str, Any]) -> list[str]:
+    return [label["label"] for label in item["labels"]]
+
+
+async def test_a_threshold_is_for_probabilities() -> None:
+    model = FakeClassificationModel()
+    model.card = replace(model.card, scoring="identity")
+    async with client_of(served(classifier=model)) as client:
+        answer = await client.post("/v1/classify", json={"input": "a", "threshold": 0.5})
+    assert answer.json()["error"]["param"] == "threshold"
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -90,6 +171,9 @@ async def test_given_labels_are_compared_with_the_text_by_an_embedding_model() -
         ({"top_k": 0}, "top_k"),
         ({"threshold": 1.5}, "threshold"),
         ({"truncation": "middle"}, "truncation"),
+        ({"aggregation_strategy": "max"}, "aggregation_strategy"),
+        ({"ignore_labels": []}, "ignore_labels"),
+        ({"token_scores": True, "labels": ["x", "y"]}, "token_scores"),
     ],
     ids=str,
 )

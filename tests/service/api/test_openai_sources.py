@@ -85,6 +85,16 @@ async def test_chat_with_a_model_that_answers_sources_says_what_to_use() -> None
             )
 
 
+async def test_a_source_is_not_echoed_before_what_answers_it() -> None:
+    async with openai_of(served(generator=translator())) as client:
+        for logprobs in (None, 1):
+            with pytest.raises(openai.BadRequestError, match="doesn't go on from there") as caught:
+                await client.completions.create(
+                    model="generator", prompt="a", echo=True, logprobs=logprobs
+                )
+            assert caught.value.param == "echo"
+
+
 async def test_more_texts_than_a_search_gives_are_refused_with_the_way_out() -> None:
     async with openai_of(served(generator=translator())) as client:
         with pytest.raises(openai.BadRequestError, match="Send a temperature") as caught:

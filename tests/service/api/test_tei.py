@@ -83,8 +83,21 @@ async def test_what_hugging_faces_client_sends_beside_a_text_is_taken() -> None:
 async def test_a_pair_is_predicted_on_together() -> None:
     pair = (await posted("/predict", {"inputs": ["a", "b"]})).json()
     assert pair[0]["label"] == "verb"
-    mixed = await posted("/predict", {"inputs": [["a"], ["a", "b"]]})
-    assert mixed.status_code == 422
+
+
+async def test_texts_and_pairs_are_predicted_on_in_one_request() -> None:
+    items = [["a"], ["ab", "b"], ["b"], ["c", "cd"]]
+    together = await posted("/predict", {"inputs": items})
+    alone = [(await posted("/predict", {"inputs": item})).json() for item in items]
+    assert together.json() == alone
+    assert together.headers["x-compute-characters"] == "8"
+    # This one looks for where the second text of a pair begins.
+    pairs = [["ab", "b"], ["a", "b"], ["ab", "bx"]]
+    ranked = await posted("/predict", {"inputs": pairs}, classifier=FakeRanker())
+    assert [item[0]["score"] for item in ranked.json()] == [1.0, 0.0, 0.5]
+    wrong = await posted("/predict", {"inputs": [["a"], ["b", ""]]})
+    assert wrong.status_code == 422
+    assert "inputs[1][1] is empty" in wrong.json()["error"]
 
 
 async def test_texts_are_ranked_by_their_relevance_to_the_query() -> None:
