@@ -4,6 +4,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.app import create_app
+from service.connections import BoundedHttp
 from service.loading import ModelGroup
 from service.logs import log_to_stderr
 from service.metrics import Metrics
@@ -31,4 +32,5 @@ def run(settings: ServiceSettings) -> None:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACEFUL_STOP_S,
+        http=BoundedHttp,
     )
