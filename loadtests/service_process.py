@@ -28,9 +28,10 @@ class ServiceDidNotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A service that answered `/ready` with 200."""
+    """A service that answered `/ready` with 200. `process_id` is that of `anatomy serve`."""
 
     port: int
+    process_id: int | None = None
 
     @property
     def url(self) -> str:
@@ -57,7 +58,7 @@ def serve(
         )
     try:
         wait_until_ready(process, f"http://{HOST}:{port}/ready", log, start_timeout_s)
-        yield Running(port)
+        yield Running(port, process.pid)
     finally:
         stop(process)
 
