@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Annotated, Any, TextIO
 
@@ -21,6 +21,7 @@ from export.catalogue import EMBEDDED, find_artifact, is_embedded, recipe, trunk
 from export.session import Provider, find_hardware
 from model_core.tokenization import TokenizationError
 from service.api.keys import NAME, ApiKeys, KeyFileError, digest_of, new_key
+from service.descriptors import occupy_standard_descriptors
 from service.errors import AnatomyError, InvalidRequest
 from service.exporting import ExportFailed, artifact_of
 from service.loading import ModelGroup
@@ -70,6 +71,7 @@ def serve(
 
     Every other setting comes from the environment (ANATOMY_…); the README has the table.
     """
+    occupy_standard_descriptors()
     with expected_errors():
         names = list(dict.fromkeys(map(trunk_of, models))) if models else None
         settings = make_settings(models=names, host=host, port=port, precision=precision)
@@ -83,18 +85,16 @@ def serve(
             # Once more in the replica; here a damaged artifact is told in a line.
             Artifact.open(folder)
         settings = settings.model_copy(update={"models": tuple(map(str, folders))})
-        console = Console(stderr=True)
-        console.print(
+        tell(
             f"serving on [bold]http://{settings.host}:{settings.port}[/] "
-            f"({hardware.provider}: {hardware.reason}); ready when /ready says so",
-            highlight=False,
+            f"({hardware.provider}: {hardware.reason}); ready when /ready says so"
         )
         if plain:
             from service.plain import run
         else:
             from service.ray_serve import run
         run(settings)
-        console.print("stopped")
+        tell("stopped")
 
 
 @app.command(epilog="Examples:  anatomy key alice >> keys.txt · "
@@ -233,6 +233,12 @@ def models() -> None:
             table.add_row(name, embedded.description, serves, str(found or "not yet"))
         Console().print(table)
         Console().print("Any other: a folder, a .gguf file, hf:org/name, pypi:package==version.")
+
+
+def tell(text: str) -> None:
+    """A line on standard error, if it can be written: a full disk stops no service."""
+    with suppress(OSError):
+        Console(stderr=True).print(text, highlight=False)
 
 
 def check_port(settings: ServiceSettings) -> None:

@@ -105,7 +105,7 @@ def faulty(body: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     for name in fields_of(body):
         for fault in FAULTS:
             broken = copy.deepcopy(body)
-            at = broken
+            at: Any = broken
             *way, last = name
             for step in way:
                 at = at[step]
@@ -207,7 +207,7 @@ async def test_every_route_is_closed_without_a_key_whatever_its_path_looks_like(
     disguised = [
         *(f"{path}{suffix}" for path in closed for suffix in ("/", "?/health", ";/health", "%00")),
         *(f"/health/..{path}" for path in closed),
-        "/health/", "/health%2f", "//health", "/Health", "/health;", "/ready/../metrics", "/%68ealt",
+        "/health/", "/health%2f", "//health", "/Health", "/health;", "/ready/../metrics", "/%68ealt"
     ]  # fmt: skip
     async with client_of(app) as client:
         for asked in [*closed, *disguised]:
