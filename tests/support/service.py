@@ -9,7 +9,7 @@ from openai import AsyncOpenAI
 from starlette.applications import Starlette
 
 from service.app import create_app
-from service.messages import EmbeddingModel
+from service.messages import EmbeddingModel, GenerationModel
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
@@ -28,7 +28,7 @@ def served(
     *,
     embedder: EmbeddingModel | None = None,
     ranker: FakeRanker | None = None,
-    generator: FakeGenerationModel | None = None,
+    generator: GenerationModel | None = None,
     ready: bool = True,
     metrics: Metrics | None = None,
     **settings: Any,
