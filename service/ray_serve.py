@@ -32,6 +32,8 @@ ENVIRONMENT: dict[str, str] = {
     # Ctrl-C should not take half a minute where nothing but this process balances load.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+    # Three failed checks and HAProxy is replaced: six seconds after it died, not thirty.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
     # A single machine: its processes speak over loopback, and nothing is reported to anyone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
