@@ -13,7 +13,6 @@ import orjson
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from export.artifact import Artifact, ArtifactError, Precision
@@ -21,6 +20,7 @@ from export.catalogue import EMBEDDED, find_artifact, is_embedded, recipe, trunk
 from export.session import Provider, find_hardware
 from model_core.tokenization import TokenizationError
 from service.api.keys import NAME, ApiKeys, KeyFileError, digest_of, new_key
+from service.client.bar import bar
 from service.descriptors import occupy_standard_descriptors
 from service.errors import AnatomyError, InvalidRequest
 from service.exporting import ExportFailed, artifact_of
@@ -314,21 +314,13 @@ def run_offline(
 
 async def windows(source: TextIO) -> AsyncIterator[tuple[int, list[str]]]:
     """The lines of `source`, a window at a time with the number of its first, under a bar."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        total = count_lines(source)
-        task = progress.add_task("lines", total=total)
+    with bar(count_lines(source), what="lines") as progress:
         done = 0
         lines = (line.rstrip("\r\n") for line in source)
         while window := list(islice(lines, WINDOW)):
             yield done, window
             done += len(window)
-            progress.update(task, completed=done)
+            progress(len(window))
 
 
 def count_lines(source: TextIO) -> int | None:
