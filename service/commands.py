@@ -351,7 +351,8 @@ def expected_errors() -> Generator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except EXPECTED_ERRORS as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        # Not wrapped: a file's name in it is there to be copied.
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")

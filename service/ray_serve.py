@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_address
@@ -40,6 +41,10 @@ ENVIRONMENT: dict[str, str] = {
     "RAY_DEDUP_LOGS": "0",
 }
 """Read when Ray is imported, in every process of it: set before that."""
+
+DRAIN_MARGIN_S = 5.0
+"""What Serve takes beside the drain itself, which it ends after `GRACEFUL_STOP_S`."""
+DRAIN_POLL_S = 0.1
 
 MAX_ONGOING_REQUESTS = 4096
 """Above what the engines admit: they refuse with the reason and a Retry-After, Serve can't."""
@@ -132,5 +137,20 @@ def run(settings: ServiceSettings) -> None:
         serve.run(build(settings.model_dump(mode="json")), name="anatomy", route_prefix="/")
         stopping.wait()
     finally:
+        drain()
         serve.shutdown()
         ray.shutdown()
+
+
+def drain() -> None:
+    """Take every application away, and wait until its replicas have ended what they had begun.
+
+    `serve.shutdown` ends the proxies at once, and with them every answer that is on its way.
+    """
+    from ray import serve
+
+    deadline = time.monotonic() + GRACEFUL_STOP_S + DRAIN_MARGIN_S
+    for name in serve.status().applications:
+        serve.delete(name, _blocking=False)
+    while serve.status().applications and time.monotonic() < deadline:
+        time.sleep(DRAIN_POLL_S)

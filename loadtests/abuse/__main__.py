@@ -19,6 +19,7 @@ from rich.console import Console
 
 from loadtests.abuse import churn as churning
 from loadtests.abuse import overload as overloading
+from loadtests.abuse.report import write_report
 from loadtests.service_process import Running, serve
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,14 @@ def churn(
         )
     console.print(f"memory {found.growth:+.2%}, {found.elapsed_s:.0f} s")
     end(found.faults)
+
+
+@app.command()
+def report() -> None:
+    """Write docs/load.md from the figures that both have left."""
+    overload = overloading.read(FIGURES / "overload.json")
+    churn = churning.read(FIGURES / "churn.json")
+    console.print(f"wrote {write_report(overload, churn, ROOT / 'docs')}")
 
 
 def end(faults: list[str]) -> None:
