@@ -1,7 +1,7 @@
 """Connections under plain uvicorn: what a client may take in time and bytes before it is heard.
 
 uvicorn's parser waits for the end of a request's head for ever, and keeps all of it. Behind Ray
-Serve HAProxy stands in front, which bounds both itself (`service/haproxy-on-loopback`).
+Serve HAProxy stands in front, which bounds both itself (`service/haproxy-with-bounds`).
 """
 
 import asyncio

