@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -206,3 +207,25 @@ def test_sigterm_lets_what_runs_end(
             answers = [future.result() for future in asked]
     assert [status for status, _ in answers] == [200] * 8
     assert all(text.rstrip().endswith("[DONE]") for _, text in answers[1::2])
+
+
+@pytest.mark.ray
+def test_requests_are_answered_without_rays_control_service(
+    minilm_artifact: Artifact, tmp_path: Path
+) -> None:
+    """For as long as Ray waits for it: without Redis a new one knows nothing of the old."""
+    with serve([str(minilm_artifact.folder)], log=tmp_path / "log") as service:
+        assert service.process_id is not None
+        family = descendants(service.process_id)
+        try:
+            os.kill(process_of(service, "gcs_server"), signal.SIGKILL)
+            body = {"model": "minilm", "input": "a"}
+            for _ in range(20):
+                answer = httpx.post(f"{service.url}/v1/embeddings", json=body)
+                assert answer.status_code == 200
+                time.sleep(0.25)
+        finally:
+            # Nobody is left who would end them.
+            for process in {service.process_id, *family}:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
