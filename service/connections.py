@@ -36,8 +36,9 @@ class BoundedHttp(HttpToolsProtocol):
     max_headers: ClassVar[int] = 100
 
     _head_bytes = 0
+    _is_in_head = False
     _is_receiving = False
-    """Whether a message has begun and not ended."""
+    """Whether a request has begun and its body has not ended."""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,16 +52,17 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if not self._is_receiving and self._timer is None:
             self._end_after(self.head_timeout_s)
-        in_head = self._head_bytes
+        before = self._head_bytes
         super().data_received(data)
-        if self._timer is not None and self._is_receiving and not self.transport.is_closing():
+        if self._is_in_head and not self.transport.is_closing():
             # The parser holds an unfinished header without saying so: count what came in.
-            self._head_bytes = max(self._head_bytes, in_head + len(data))
+            self._head_bytes = max(self._head_bytes, before + len(data))
             if self._head_bytes > self.max_head_bytes:
                 self._refuse_head()
 
     def on_message_begin(self) -> None:
-        self._is_receiving, self._head_bytes = True, 0
+        self._is_receiving = self._is_in_head = True
+        self._head_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -74,6 +76,7 @@ class BoundedHttp(HttpToolsProtocol):
             raise HeadTooLarge
 
     def on_headers_complete(self) -> None:
+        self._is_in_head = False
         self._stop_timer()
         super().on_headers_complete()
 

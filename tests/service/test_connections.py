@@ -142,6 +142,21 @@ def test_a_body_that_goes_on_after_its_refusal_ends_the_connection(url: str) -> 
         assert is_cut_off(connection, b" " * 1000, pause_s=0.01)
 
 
+def test_a_refused_body_is_dropped_and_has_one_answer(url: str) -> None:
+    head = b"POST /v1/embeddings HTTP/1.1\r\ncontent-type: application/json\r\n" + HOST
+    with connected(url) as connection:
+        connection.sendall(head + b"content-length: 300000\r\n\r\n")
+        for _ in range(3):
+            connection.sendall(b" " * 100_000)
+            time.sleep(0.01)
+        # Within the time that it has, the client may send its next request.
+        connection.sendall(GET + b"connection: close\r\n\r\n")
+        answers = everything(connection)
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.startswith(b"HTTP/1.1 413")
+    assert b"HTTP/1.1 200" in answers
+
+
 def test_the_same_for_a_chunked_body(url: str) -> None:
     head = b"POST /v1/embeddings HTTP/1.1\r\ncontent-type: application/json\r\n" + HOST
     chunk = b"400\r\n" + b" " * 1024 + b"\r\n"
