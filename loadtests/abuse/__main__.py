@@ -77,7 +77,7 @@ def churn(
             f"{at.requests:>6} requests: {held.resident_bytes / 2**20:.0f} MiB, "
             f"{held.descriptors} descriptors, {held.threads} threads, {at.gauges}"
         )
-    console.print(f"memory {found.growth:+.2%}, {found.elapsed_s:.0f} s")
+    console.print(f"memory {found.growth:+.2%}")
     end(found.faults)
 
 

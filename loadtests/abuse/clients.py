@@ -45,18 +45,18 @@ class Kind:
 
 
 def embed(of: Material) -> bytes:
-    inputs = [of.text(400) for _ in range(of.chance.randint(1, 4))]
+    inputs = [of.text(200) for _ in range(of.chance.randint(1, 2))]
     return post("/v1/embeddings", {"model": "minilm", "input": inputs})
 
 
 def classify(of: Material) -> bytes:
-    return post("/v1/classify", {"model": "supersense", "input": of.text(400)})
+    return post("/v1/classify", {"model": "supersense", "input": of.text(200)})
 
 
 def chat(of: Material, **fields: Any) -> bytes:
     body = {
         "model": "smollm2",
-        "messages": [{"role": "user", "content": of.text(80)}],
+        "messages": [{"role": "user", "content": of.text(40)}],
         "max_tokens": of.chance.randint(1, 6),
         "temperature": 1,
     }

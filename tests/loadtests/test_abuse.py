@@ -190,7 +190,7 @@ def churned(*resident: int, descriptors: int = 17, running: float = 0.0) -> Chur
         Holding(resident[-1], descriptors, 9),
         {"vllm:num_requests_running": running},
     )
-    return Churn(this_machine(), 10, 2, 1.0, {"a": 10}, (), (*snapshots, last))
+    return Churn(this_machine(), 10, 2, {"a": 10}, (), (*snapshots, last))
 
 
 def test_growth_counts_from_when_all_was_warm() -> None:
