@@ -2,11 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -72,6 +73,23 @@ def test_a_log_that_cant_be_written_stops_nothing(tiny: Path, before: str) -> No
                 httpx.request("\x01", url)
         assert httpx.post(f"{url}/v1/completions", json={}).status_code == 400
         assert started.poll() is None
+
+
+def test_more_connections_than_descriptors_stop_nothing(tiny: Path) -> None:
+    with process(tiny, before="ulimit -n 64;") as (url, started), ExitStack() as held:
+        port = int(url.rpartition(":")[2])
+        for _ in range(200):
+            held.enter_context(socket.create_connection((HOST, port), timeout=10))
+        time.sleep(0.2)
+        assert started.poll() is None
+        held.close()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with suppress(httpx.TransportError):
+                if httpx.post(f"{url}/v1/completions", json=BODY).status_code == 200:
+                    break
+            time.sleep(0.1)
+        assert httpx.post(f"{url}/v1/completions", json=BODY).status_code == 200
 
 
 def test_without_asserts_nothing_is_weaker(tiny: Path, tmp_path: Path) -> None:
