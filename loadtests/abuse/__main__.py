@@ -9,6 +9,7 @@ end with status 1 where something that is promised doesn't hold.
 """
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,11 +66,15 @@ def churn(
     every: Annotated[
         int, typer.Option(min=1, help="The process is looked at after so many.")
     ] = 1_000,
+    seconds: Annotated[float, typer.Option(help="No part begins after so long.")] = 1800.0,
     output: Annotated[Path, typer.Option(help="Where the figures go.")] = FIGURES / "churn.json",
 ) -> None:
     """What the service still holds after clients that leave, stall and send nonsense."""
     with service() as running:
-        found = churning.measure(running, requests=requests, every=every)
+        end_s = time.monotonic() + seconds
+        found = churning.measure(
+            running, requests=requests, every=every, is_over=lambda: time.monotonic() > end_s
+        )
     churning.write(found, output)
     for at in found.snapshots:
         held = at.holding

@@ -10,7 +10,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +80,11 @@ class Churn:
         return found
 
 
-def measure(service: Running, *, requests: int, every: int) -> Churn:
-    """Send `requests`, and look at the process after each `every` of them."""
+def measure(service: Running, *, requests: int, every: int, is_over: Callable[[], bool]) -> Churn:
+    """Send `requests`, and look at the process after each `every` of them.
+
+    Less where `is_over` says so before one of the parts: at least two are sent.
+    """
     if service.process_id is None:
         raise ValueError("only a process of one's own can be looked into")
     chance = random.Random(SEED)
@@ -91,6 +94,8 @@ def measure(service: Running, *, requests: int, every: int) -> Churn:
     wrong: list[str] = []
     snapshots = [look(service, service.process_id, 0)]
     for done in range(0, requests, every):
+        if len(snapshots) > 2 and is_over():
+            break
         kinds = chance.choices(KINDS, weights, k=min(every, requests - done))
         sent.update(kind.name for kind in kinds)
         made = [(kind, kind.make(material)) for kind in kinds]
@@ -99,7 +104,7 @@ def measure(service: Running, *, requests: int, every: int) -> Churn:
         snapshots.append(look(service, service.process_id, done + len(kinds)))
     return Churn(
         machine=this_machine(),
-        requests=requests,
+        requests=sent.total(),
         clients=CLIENTS,
         sent=dict(sent),
         wrong=tuple(wrong),
