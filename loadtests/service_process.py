@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +40,21 @@ class Running:
 
 @contextmanager
 def serve(
-    arguments: Sequence[str], *, log: Path, start_timeout_s: float = 600.0
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    start_timeout_s: float = 600.0,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
-    """Run `anatomy serve` with `arguments` on a free port of the loopback until the block ends."""
+    """Run `anatomy serve` with `arguments` on a free port of the loopback until the block ends.
+
+    `settings` are variables of its environment beside those that are there.
+    """
     port = free_port()
     command = [anatomy_program(), "serve", *arguments, "--port", str(port)]
     # The service refuses ANATOMY_ variables that it doesn't know; these are the load tests' own.
     environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    environment.update(settings or {})
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

@@ -10,7 +10,7 @@ end with status 1 where something that is promised doesn't hold.
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -32,11 +32,11 @@ console = Console(stderr=True)
 
 
 @contextmanager
-def service() -> Iterator[Running]:
-    """The default models under plain uvicorn, warm or not."""
+def service(settings: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """The default models under plain uvicorn."""
     with tempfile.TemporaryDirectory() as folder:
         console.print(f"starting anatomy serve {' '.join(ARGUMENTS)} …")
-        with serve(ARGUMENTS, log=Path(folder) / "log") as running:
+        with serve(ARGUMENTS, log=Path(folder) / "log", settings=settings) as running:
             yield running
 
 
@@ -70,7 +70,7 @@ def churn(
     output: Annotated[Path, typer.Option(help="Where the figures go.")] = FIGURES / "churn.json",
 ) -> None:
     """What the service still holds after clients that leave, stall and send nonsense."""
-    with service() as running:
+    with service(churning.SETTINGS) as running:
         end_s = time.monotonic() + seconds
         found = churning.measure(
             running, requests=requests, every=every, is_over=lambda: time.monotonic() > end_s

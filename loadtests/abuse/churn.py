@@ -20,8 +20,9 @@ import uvloop
 from pydantic import TypeAdapter
 
 from loadtests.abuse.clients import KINDS, Behaviour, Kind, Material
+from loadtests.abuse.open_loop import ask_once
 from loadtests.abuse.process import Holding, holding_of
-from loadtests.http_load import read_answer
+from loadtests.http_load import encode_post, read_answer
 from loadtests.peers.machine import Machine, this_machine
 from loadtests.service_process import HOST, Running
 from loadtests.workloads import load_texts
@@ -31,6 +32,11 @@ ANSWER_TIMEOUT_S = 60.0
 SETTLED_S = 6.0
 """Longer than a server keeps an idle connection."""
 SEED = 1
+SLOTS, CONTEXT = 8, 256
+SETTINGS = {"ANATOMY_SLOTS": str(SLOTS), "ANATOMY_MAX_CONTEXT": str(CONTEXT)}
+"""A small key-value cache, which is in use from end to end before anything is counted: it has its
+size from the start, but the system counts a page of it when it is first written."""
+FILLING = {"model": "smollm2", "prompt": [1], "max_tokens": CONTEXT - 1, "ignore_eos": True}
 MOST_GROWTH = 0.03
 HELD: tuple[str, ...] = ("vllm:num_requests_running", "vllm:num_requests_waiting", "te_queue_size")
 
@@ -92,6 +98,7 @@ def measure(service: Running, *, requests: int, every: int, is_over: Callable[[]
     weights = [kind.weight for kind in KINDS]
     sent: Counter[str] = Counter()
     wrong: list[str] = []
+    uvloop.run(fill_every_slot(service.port))
     snapshots = [look(service, service.process_id, 0)]
     for done in range(0, requests, every):
         if len(snapshots) > 2 and is_over():
@@ -128,6 +135,16 @@ def gauges_of(exposition: str) -> dict[str, float]:
         if name in found:
             found[name] += float(value)
     return found
+
+
+async def fill_every_slot(port: int) -> None:
+    """Generate to the end of the context in all slots at once."""
+    request = encode_post("/v1/completions", HOST, FILLING)
+    async with asyncio.TaskGroup() as group:
+        filling = [group.create_task(ask_once(HOST, port, request)) for _ in range(SLOTS)]
+    for answer in filling:
+        if answer.result().status != 200:
+            raise Unanswered(f"status {answer.result().status}")
 
 
 async def send_all(

@@ -64,7 +64,7 @@ def chat(of: Material, **fields: Any) -> bytes:
 
 
 def stream(of: Material) -> bytes:
-    return chat(of, stream=True, max_tokens=200, ignore_eos=True)
+    return chat(of, stream=True, max_tokens=100, ignore_eos=True)
 
 
 def wrong_field(of: Material) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from loadtests.abuse.churn import MOST_GROWTH, Churn
+from loadtests.abuse.churn import CONTEXT, MOST_GROWTH, SLOTS, Churn
 from loadtests.abuse.overload import LEAST_GOODPUT, REFUSAL_GOAL_MS, Overload
 from loadtests.peers.plots import STYLE
 from loadtests.peers.plots import write as save
@@ -82,7 +82,9 @@ def churn_text(found: Churn) -> str:
 {found.clients} clients at a time, of these kinds in random order; each answer has to have the
 status that is right for it, and {len(found.wrong)} had another or none. From the first
 {found.snapshots[1].requests:,} requests, when all is warm, to the last, memory grew by
-{found.growth:.1%} (at most {MOST_GROWTH:.0%}). Measured on {found.machine.sentence()}.
+{found.growth:.1%} (at most {MOST_GROWTH:.0%}). The key-value cache is a small one here
+({SLOTS} slots of {CONTEXT} tokens), filled beforehand: it has its size from the start, but the
+system counts a page of it when that is first written. Measured on {found.machine.sentence()}.
 
 {table("after requests", "resident memory", "descriptors", "threads", "running or queued", held)}
 {table("kind", "requests", sent)}"""

@@ -226,7 +226,7 @@ def test_requests_are_answered_without_rays_control_service(
                 assert answer.status_code == 200
                 time.sleep(0.25)
         finally:
-            # Nobody is left who would end them.
-            for process in {service.process_id, *family}:
+            # Nobody is left who would end them; HAProxy may have been started anew meanwhile.
+            for process in {service.process_id, *family, *descendants(service.process_id)}:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
