@@ -91,7 +91,9 @@ def report() -> None:
     """Write docs/load.md from the figures that both have left."""
     overload = overloading.read(FIGURES / "overload.json")
     churn = churning.read(FIGURES / "churn.json")
-    console.print(f"wrote {write_report(overload, churn, ROOT / 'docs')}")
+    remarks = FIGURES / "remarks.md"
+    said = remarks.read_text(encoding="utf-8") if remarks.is_file() else ""
+    console.print(f"wrote {write_report(overload, churn, ROOT / 'docs', said)}")
 
 
 def end(faults: list[str]) -> None:

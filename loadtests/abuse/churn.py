@@ -67,9 +67,14 @@ class Churn:
 
     @property
     def growth(self) -> float:
-        """Of resident memory from the second snapshot, when all was warm, to the last."""
+        """Of the process' own memory from the second snapshot, when all was warm, to the last.
+
+        Of all its resident memory where its own was not looked at.
+        """
         first, last = self.snapshots[1].holding, self.snapshots[-1].holding
-        return last.resident_bytes / first.resident_bytes - 1
+        if first.own_bytes is None or last.own_bytes is None:
+            return last.resident_bytes / first.resident_bytes - 1
+        return last.own_bytes / first.own_bytes - 1
 
     @property
     def faults(self) -> list[str]:

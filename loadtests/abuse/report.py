@@ -23,12 +23,13 @@ to each fault, and the tests that hold it.
 """
 
 
-def write_report(overload: Overload, churn: Churn, documents: Path) -> Path:
-    """Write `<documents>/load.md` and its plot; give the page."""
+def write_report(overload: Overload, churn: Churn, documents: Path, remarks: str = "") -> Path:
+    """Write `<documents>/load.md` and its plot; give the page. `remarks` are written by hand."""
     (documents / IMAGE).parent.mkdir(parents=True, exist_ok=True)
     draw(overload, documents / IMAGE)
     page = documents / "load.md"
     sections = [INTRODUCTION, overload_text(overload), churn_text(churn)]
+    sections += [remarks] if remarks else []
     page.write_text("\n".join(sections), encoding="utf-8")
     return page
 
@@ -69,13 +70,22 @@ def churn_text(found: Churn) -> str:
     held = [
         (
             f"{at.requests:,}",
-            f"{at.holding.resident_bytes / MIB:.0f} MiB",
+            mebibytes(at.holding.resident_bytes),
+            mebibytes(at.holding.own_bytes),
             str(at.holding.descriptors),
             str(at.holding.threads),
             f"{sum(at.gauges.values()):.0f}",
         )
         for at in found.snapshots
     ]
+    heads = (
+        "after requests",
+        "resident memory",
+        "without files",
+        "descriptors",
+        "threads",
+        "in work",
+    )
     return f"""\
 ## {found.requests:,} requests, many of them broken
 
@@ -86,8 +96,12 @@ status that is right for it, and {len(found.wrong)} had another or none. From th
 ({SLOTS} slots of {CONTEXT} tokens), filled beforehand: it has its size from the start, but the
 system counts a page of it when that is first written. Measured on {found.machine.sentence()}.
 
-{table("after requests", "resident memory", "descriptors", "threads", "running or queued", held)}
+{table(*heads, held)}
 {table("kind", "requests", sent)}"""
+
+
+def mebibytes(size: int | None) -> str:
+    return "–" if size is None else f"{size / MIB:.0f} MiB"
 
 
 def by_count(row: tuple[str, int]) -> tuple[int, str]:

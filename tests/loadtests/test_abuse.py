@@ -200,6 +200,16 @@ def test_growth_counts_from_when_all_was_warm() -> None:
     assert "still held" in churned(10, 10, running=1.0).faults[0]
 
 
+def test_pages_of_files_are_no_growth_where_they_are_told_apart() -> None:
+    snapshots = [
+        Snapshot(number, Holding(resident, 17, 9, own), {})
+        for number, (resident, own) in enumerate([(1, 1), (1000, 500), (2000, 505)])
+    ]
+    found = Churn(this_machine(), 10, 2, {"a": 10}, (), tuple(snapshots))
+    assert found.growth == pytest.approx(0.01)
+    assert found.faults == []
+
+
 def test_figures_are_read_as_they_were_written_and_make_a_page(tmp_path: Path) -> None:
     outcomes = [outcome(0.1, 0.2, 200), outcome(0.2, 0.2, 200), outcome(0.6, 0.01, 429)]
     overload = overloading.summary(outcomes, before=2.0, after=2.0, rate=4.0, seconds=1.0)
