@@ -99,7 +99,7 @@ check: $(VENV)/.check
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint deploy/image/Dockerfile
-	@$(BIN)/shellcheck .ci/run deploy/image/steps.sh deploy/monitoring/monitor.sh service/haproxy-on-loopback
+	@$(BIN)/shellcheck .ci/run deploy/image/steps.sh deploy/monitoring/monitor.sh service/haproxy-with-bounds
 
 # Minutes, on the default models.
 fuzz: $(VENV)/.test

@@ -8,7 +8,7 @@ import asyncio
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
@@ -18,6 +18,15 @@ import orjson
 
 class ResponseNotUnderstood(Exception):
     """An answer outside the small part of HTTP/1.1 that is read here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response; the names of its headers are in small letters."""
+
+    status: int
+    headers: Mapping[bytes, bytes]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +114,16 @@ async def _one_connection(
 
 async def read_response(reader: asyncio.StreamReader) -> int:
     """Read one response with a Content-Length to its end, and give its status."""
+    return (await read_answer(reader)).status
+
+
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    """Read one response with a Content-Length to its end."""
     head = await reader.readuntil(b"\r\n\r\n")
     status_line, *lines = head.split(b"\r\n")
-    for line in lines:
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            await reader.readexactly(int(value))
-            return int(status_line.split(b" ", 2)[1])
-    raise ResponseNotUnderstood(f"no Content-Length after {status_line!r}")
+    parts = (line.partition(b":") for line in lines if line)
+    headers = {name.lower(): value.strip() for name, _, value in parts}
+    if b"content-length" not in headers:
+        raise ResponseNotUnderstood(f"no Content-Length after {status_line!r}")
+    body = await reader.readexactly(int(headers[b"content-length"]))
+    return Answer(int(status_line.split(b" ", 2)[1]), headers, body)

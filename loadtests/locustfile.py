@@ -3,6 +3,8 @@
     .venv/bin/locust -f loadtests/locustfile.py --headless --users 16 --run-time 30s
 
 Name users to run only those: `… EmbeddingsUser`. `LOADTESTS_CORPUS` names a file of texts.
+They ask through locust's own sessions, not through `service.client`: locust counts and times what
+goes through those, and a client that tries again would hide the refusals that are to be counted.
 """
 
 import time

@@ -28,9 +28,10 @@ class ServiceDidNotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A service that answered `/ready` with 200."""
+    """A service that answered `/ready` with 200. `process_id` is that of `anatomy serve`."""
 
     port: int
+    process_id: int | None = None
 
     @property
     def url(self) -> str:
@@ -48,7 +49,8 @@ def serve(
 ) -> Iterator[Running]:
     """Run `anatomy serve` with `arguments` on a free port of the loopback until the block ends.
 
-    `program` is another installation's `anatomy`, `settings` are variables of its environment.
+    `program` is another installation's `anatomy`, `settings` are variables of its environment
+    beside those that are there.
     """
     port = free_port()
     command = [program or anatomy_program(), "serve", *arguments, "--port", str(port)]
@@ -66,7 +68,7 @@ def serve(
         )
     try:
         wait_until_ready(process, f"http://{HOST}:{port}/ready", log, start_timeout_s)
-        yield Running(port)
+        yield Running(port, process.pid)
     finally:
         stop(process)
 

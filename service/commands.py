@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,6 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from export.artifact import ArtifactError, Precision
@@ -25,6 +24,8 @@ from export.session import Hardware, Provider, find_hardware
 from model_core.tokenization import TokenizationError
 from service import groups
 from service.api.keys import NAME, ApiKeys, KeyFileError, digest_of, new_key
+from service.client.bar import bar
+from service.descriptors import occupy_standard_descriptors
 from service.doctor import Level, examine
 from service.entities import Aggregation, entities_of
 from service.errors import AnatomyError, InvalidRequest
@@ -92,6 +93,7 @@ def serve(
 
     Every other setting comes from the environment (ANATOMY_…), or a file; the README has the table.
     """
+    occupy_standard_descriptors()
     with expected_errors():
         named = list(dict.fromkeys(map(trunk_of, models))) if models else None
         settings, asked = make_groups(
@@ -108,11 +110,9 @@ def serve(
         made = [exported(group, settings, hardware) for group in asked]
         served_groups = [group for group, _ in made]
         prefixes = {name: group.prefix for group, names in made for name in names}
-        console = Console(stderr=True)
-        console.print(
+        tell(
             f"serving on [bold]http://{settings.host}:{settings.port}[/] "
-            f"({hardware.provider}: {hardware.reason}); ready when /ready says so",
-            highlight=False,
+            f"({hardware.provider}: {hardware.reason}); ready when /ready says so"
         )
         if plain:
             from service.plain import run
@@ -122,7 +122,7 @@ def serve(
             from service.ray_serve import run as run_behind_ray
 
             run_behind_ray(settings, served_groups, prefixes)
-        console.print("stopped")
+        tell("stopped")
 
 
 @app.command(epilog="Examples:  anatomy key alice >> keys.txt · "
@@ -293,6 +293,12 @@ def doctor(
         sys.exit(any(finding.level is Level.ERROR for finding in findings))
 
 
+def tell(text: str) -> None:
+    """A line on standard error, if it can be written: a full disk stops no service."""
+    with suppress(OSError):
+        Console(stderr=True).print(text, highlight=False)
+
+
 def check_port(settings: ServiceSettings) -> None:
     """Raise `InvalidRequest` if another program listens where the service would."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -412,21 +418,13 @@ def run_offline(
 
 async def windows(source: TextIO) -> AsyncIterator[tuple[int, list[str]]]:
     """The lines of `source`, a window at a time with the number of its first, under a bar."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        total = count_lines(source)
-        task = progress.add_task("lines", total=total)
+    with bar(count_lines(source), what="lines") as progress:
         done = 0
         lines = (line.rstrip("\r\n") for line in source)
         while window := list(islice(lines, WINDOW)):
             yield done, window
             done += len(window)
-            progress.update(task, completed=done)
+            progress(len(window))
 
 
 def count_lines(source: TextIO) -> int | None:
@@ -457,7 +455,8 @@ def expected_errors() -> Generator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except EXPECTED_ERRORS as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        # Not wrapped: a file's name in it is there to be copied.
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped")

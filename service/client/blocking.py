@@ -1,8 +1,9 @@
 """The client that waits for each answer."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Self
 
 import httpx
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from service.client.calls import (
     BATCH,
+    DONE,
     Answer,
     Call,
     Classified,
@@ -19,16 +21,17 @@ from service.client.calls import (
     Ranked,
     Retries,
     ServiceError,
+    StreamCut,
     Text,
     batches,
     body_of,
     chat_call,
     classify_call,
     completion_call,
+    data_of,
     delta_of,
     embedding_call,
     entities_call,
-    event_of,
     headers_of,
     models_call,
     refusal_of,
@@ -83,19 +86,28 @@ class Client:
         **options: Any,
     ) -> NDArray[np.float32]:
         """Vectors [N, D] of `texts`, of any number: `batch` a request."""
-        found: list[NDArray[np.float32]] = []
-        for part in batches(texts, batch):
-            found.append(self.send(embedding_call(model, part, options)))
-            if progress is not None:
-                progress(len(part))
+
+        def call(part: Sequence[str]) -> Call[NDArray[np.float32]]:
+            return embedding_call(model, part, options)
+
+        found = self._send_batches(texts, batch, call, progress)
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     def classify(
-        self, texts: Sequence[str], *, model: str | None = None, batch: int = BATCH, **options: Any
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        batch: int = BATCH,
+        progress: Progress | None = None,
+        **options: Any,
     ) -> list[Classified]:
-        """The labels of `texts`, of any number."""
-        calls = (classify_call(part, model, options) for part in batches(texts, batch))
-        return [found for call in calls for found in self.send(call)]
+        """The labels of `texts`, of any number: `batch` a request."""
+
+        def call(part: Sequence[str]) -> Call[list[Classified]]:
+            return classify_call(part, model, options)
+
+        return list(chain(*self._send_batches(texts, batch, call, progress)))
 
     def entities(
         self, texts: Sequence[str], *, model: str | None = None, batch: int = BATCH, **options: Any
@@ -134,15 +146,36 @@ class Client:
         return call.read(response.json())
 
     def stream(self, call: Call[Text]) -> Iterator[str]:
-        """The pieces of text of one streamed answer. What has begun is not sent again."""
+        """The pieces of text of one streamed answer. What has begun is not sent again.
+
+        Raises `StreamCut` where the connection ends before the text does.
+        """
         response = self._begun(call, stream=True)
         try:
             for line in response.iter_lines():
-                event = event_of(line)
-                if event is not None and (text := delta_of(event)):
+                data = data_of(line)
+                if data == DONE:
+                    return
+                if data is not None and (text := delta_of(data)):
                     yield text
+            raise StreamCut("the stream ended before its end was told")
         finally:
             response.close()
+
+    def _send_batches(
+        self,
+        texts: Sequence[str],
+        batch: int,
+        call: Callable[[Sequence[str]], Call[Answer]],
+        progress: Progress | None,
+    ) -> list[Answer]:
+        """The answers to `call` of each batch."""
+        found: list[Answer] = []
+        for part in batches(texts, batch):
+            found.append(self.send(call(part)))
+            if progress is not None:
+                progress(len(part))
+        return found
 
     def _begun(self, call: Call[Any], *, stream: bool) -> httpx.Response:
         """The first answer that says success; whole, unless it is to be streamed."""

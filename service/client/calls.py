@@ -20,6 +20,10 @@ CONCURRENT = 4
 DONE = "[DONE]"
 
 
+class StreamCut(Exception):
+    """A stream ended before its end: what came of it is not the whole text."""
+
+
 class ServiceError(Exception):
     """The service refused, or failed: its HTTP status, code and message, and the field at fault.
 
@@ -222,8 +226,9 @@ def text_of(answer: Any, choice: Any) -> Text:
     )
 
 
-def delta_of(event: Any) -> str:
-    """The text that an event of a stream adds."""
+def delta_of(data: str) -> str:
+    """The text that an event of a stream adds. Raises `ServiceError` for one that tells of one."""
+    event = json.loads(data)
     if "error" in event:
         told = event["error"]
         raise ServiceError(200, told["message"], code=told.get("code") or "")
@@ -232,10 +237,10 @@ def delta_of(event: Any) -> str:
     return ""
 
 
-def event_of(line: str) -> Any | None:
-    """The object in a line of a stream; None for any other line."""
+def data_of(line: str) -> str | None:
+    """What a line of a stream carries: an object's JSON, or `DONE`; None for any other line."""
     data = line.removeprefix("data: ")
-    return None if data in (line, DONE) else json.loads(data)
+    return None if data == line else data
 
 
 def refusal_of(response: httpx.Response) -> ServiceError:

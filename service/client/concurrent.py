@@ -1,8 +1,9 @@
 """The client on an event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Self
 
 import httpx
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from service.client.calls import (
     BATCH,
     CONCURRENT,
+    DONE,
     Answer,
     Call,
     Classified,
@@ -20,16 +22,17 @@ from service.client.calls import (
     Ranked,
     Retries,
     ServiceError,
+    StreamCut,
     Text,
     batches,
     body_of,
     chat_call,
     classify_call,
     completion_call,
+    data_of,
     delta_of,
     embedding_call,
     entities_call,
-    event_of,
     headers_of,
     models_call,
     refusal_of,
@@ -81,33 +84,29 @@ class AsyncClient:
         **options: Any,
     ) -> NDArray[np.float32]:
         """Vectors [N, D] of `texts`, of any number: `batch` a request, some at the same time."""
-        if concurrent < 1:
-            raise ValueError(f"concurrent is {concurrent}; at least 1 is accepted")
-        room = asyncio.Semaphore(concurrent)
 
-        async def run(part: Sequence[str]) -> NDArray[np.float32]:
-            async with room:
-                found = await self.send(embedding_call(model, part, options))
-            if progress is not None:
-                progress(len(part))
-            return found
+        def call(part: Sequence[str]) -> Call[NDArray[np.float32]]:
+            return embedding_call(model, part, options)
 
-        tasks = [asyncio.create_task(run(part)) for part in batches(texts, batch)]
-        try:
-            found = await asyncio.gather(*tasks)
-        finally:
-            # One that failed, or a caller that left, ends the others too.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        found = await self._send_batches(texts, batch, concurrent, call, progress)
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     async def classify(
-        self, texts: Sequence[str], *, model: str | None = None, batch: int = BATCH, **options: Any
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        batch: int = BATCH,
+        concurrent: int = CONCURRENT,
+        progress: Progress | None = None,
+        **options: Any,
     ) -> list[Classified]:
-        """The labels of `texts`, of any number."""
-        calls = (classify_call(part, model, options) for part in batches(texts, batch))
-        return [found for call in calls for found in await self.send(call)]
+        """The labels of `texts`, of any number: `batch` a request, some at the same time."""
+
+        def call(part: Sequence[str]) -> Call[list[Classified]]:
+            return classify_call(part, model, options)
+
+        return list(chain(*await self._send_batches(texts, batch, concurrent, call, progress)))
 
     async def entities(
         self, texts: Sequence[str], *, model: str | None = None, batch: int = BATCH, **options: Any
@@ -148,15 +147,50 @@ class AsyncClient:
         return call.read(response.json())
 
     async def stream(self, call: Call[Text]) -> AsyncIterator[str]:
-        """The pieces of text of one streamed answer. What has begun is not sent again."""
+        """The pieces of text of one streamed answer. What has begun is not sent again.
+
+        Raises `StreamCut` where the connection ends before the text does.
+        """
         response = await self._begun(call, stream=True)
         try:
             async for line in response.aiter_lines():
-                event = event_of(line)
-                if event is not None and (text := delta_of(event)):
+                data = data_of(line)
+                if data == DONE:
+                    return
+                if data is not None and (text := delta_of(data)):
                     yield text
+            raise StreamCut("the stream ended before its end was told")
         finally:
             await response.aclose()
+
+    async def _send_batches(
+        self,
+        texts: Sequence[str],
+        batch: int,
+        concurrent: int,
+        call: Callable[[Sequence[str]], Call[Answer]],
+        progress: Progress | None,
+    ) -> list[Answer]:
+        """The answers to `call` of each batch, in their order, `concurrent` at the same time."""
+        if concurrent < 1:
+            raise ValueError(f"concurrent is {concurrent}; at least 1 is accepted")
+        room = asyncio.Semaphore(concurrent)
+
+        async def run(part: Sequence[str]) -> Answer:
+            async with room:
+                found = await self.send(call(part))
+            if progress is not None:
+                progress(len(part))
+            return found
+
+        tasks = [asyncio.create_task(run(part)) for part in batches(texts, batch)]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            # One that failed, or a caller that left, ends the others too.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _begun(self, call: Call[Any], *, stream: bool) -> httpx.Response:
         """The first answer that says success; whole, unless it is to be streamed."""

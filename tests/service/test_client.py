@@ -1,13 +1,17 @@
 """The client against the application in place: values, batches, retries, streams, errors."""
 
 import asyncio
+import io
+import json
 from collections.abc import Callable
 
 import httpx
 import numpy as np
 import pytest
+from rich.console import Console
 
-from service.client import AsyncClient, Called, Client, Ranked, Retries, ServiceError
+from service.client import AsyncClient, Called, Client, Ranked, Retries, ServiceError, StreamCut
+from service.client.bar import bar
 from service.errors import EngineFailure
 from tests.support.fakes import FakeEmbeddingModel, FakeGenerationModel, FakeRanker
 from tests.support.service import BASE_URL, served
@@ -199,3 +203,55 @@ async def test_fewer_than_one_request_at_a_time_is_refused() -> None:
     async with over(served()) as client:
         with pytest.raises(ValueError, match="concurrent is 0"):
             await client.embed(["a"], model="embedder", concurrent=0)
+
+
+async def test_labels_of_any_number_come_in_order_and_are_told_batch_by_batch() -> None:
+    texts = [chr(ord("a") + number % 20) for number in range(10)]
+    async with over(served()) as client:
+        alone = [(await client.classify([text]))[0] for text in texts]
+        done: list[int] = []
+        found = await client.classify(texts, batch=3, concurrent=2, progress=done.append)
+    assert found == alone
+    assert sorted(done) == [1, 3, 3, 3]
+
+
+def test_the_client_that_waits_tells_its_batches_too() -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        inputs = json.loads(request.content)["input"]
+        rows = [{"label": text, "probs": [1.0]} for text in inputs]
+        return httpx.Response(200, json={"data": rows})
+
+    done: list[int] = []
+    with Client(BASE_URL, transport=httpx.MockTransport(handle)) as client:
+        found = client.classify(["a", "b", "c"], batch=2, progress=done.append)
+    assert [row.label for row in found] == ["a", "b", "c"]
+    assert done == [2, 1]
+
+
+@pytest.mark.parametrize("ending", ["", ": a comment\n\n", 'data: {"choices": []}\n\n'])
+def test_a_stream_that_is_cut_is_no_whole_text(ending: str) -> None:
+    events = 'data: {"choices": [{"text": "x"}]}\n\n' + ending
+    handle, _ = answering(httpx.Response(200, text=events))
+    with Client(BASE_URL, transport=httpx.MockTransport(handle)) as client:
+        stream = client.stream_complete("a", model="m")
+        assert next(stream) == "x"
+        with pytest.raises(StreamCut):
+            next(stream)
+
+
+async def test_the_same_on_an_event_loop() -> None:
+    handle, _ = answering(httpx.Response(200, text='data: {"choices": [{"text": "x"}]}\n\n'))
+    async with AsyncClient(BASE_URL, transport=httpx.MockTransport(handle)) as client:
+        stream = client.stream_complete("a", model="m")
+        assert await anext(stream) == "x"
+        with pytest.raises(StreamCut):
+            await anext(stream)
+
+
+async def test_a_bar_shows_how_many_are_done() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, width=80, force_terminal=True)
+    async with over(served()) as client:
+        with bar(5, console=console) as progress:
+            await client.embed(["a"] * 5, model="embedder", batch=2, progress=progress)
+    assert "5/5" in shown.getvalue()

@@ -1,6 +1,9 @@
 """What the Ray runner decides before Ray starts."""
 
+import os
 import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -22,8 +25,66 @@ def test_other_addresses_are_not(host: str) -> None:
     assert not is_loopback(host)
 
 
-def test_a_service_that_is_open_to_the_network_keeps_rays_own_proxy() -> None:
-    assert proxy_environment(ServiceSettings(host="0.0.0.0")) == {}
+def test_a_service_that_is_open_to_the_network_keeps_rays_addresses_of_the_proxy() -> None:
+    assert set(proxy_environment(ServiceSettings(host="0.0.0.0"))) == {
+        "RAY_SERVE_HAPROXY_BINARY_PATH",
+        "HAPROXY_BINARY",
+    }
+
+
+# What Ray Serve writes, as far as it is changed; the rest is so that HAProxy takes it.
+CONFIGURATION = """\
+global
+    maxconn 100
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 3600s
+    timeout server 10s
+    timeout http-request 3600s
+frontend prometheus
+    bind :29101
+frontend http_frontend
+    bind 127.0.0.1:29102
+    default_backend replicas
+backend replicas
+    server one 127.0.0.1:29103
+listen stats
+    bind *:28404
+"""
+
+
+@pytest.mark.parametrize("own", ["127.0.0.1", ""])
+def test_haproxy_takes_what_is_made_of_its_configuration(tmp_path: Path, own: str) -> None:
+    settings = ServiceSettings(host="127.0.0.1" if own else "0.0.0.0")
+    environment = proxy_environment(settings)
+    assert environment.get("HAPROXY_OWN_ADDRESS", "") == own
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(CONFIGURATION)
+    command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-c", "-f", str(path)]
+    for _ in range(2):  # at each reload Ray may hand over a file that was changed before
+        done = subprocess.run(
+            command, env=os.environ | environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    made = path.read_text()
+    assert made.count("timeout http-request 30s") == 1
+    assert "timeout http-request 3600s" not in made
+    for name in ("x-request-timeout-seconds", "x-request-disconnect-disabled", "x-session-id"):
+        assert f"http-request del-header {name}\n" in made
+    assert f"bind {own or '*'}:29101" in made
+    assert f"bind {own or '*'}:28404" in made
+    assert "bind 127.0.0.1:29102" in made
+
+
+def test_rays_own_configuration_still_has_the_lines_that_are_changed() -> None:
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+    lines = HAPROXY_CONFIG_TEMPLATE.splitlines()
+    for line in ("defaults", "frontend http_frontend"):
+        assert lines.count(line) == 1
+    assert "    bind :{{ config.metrics_port }}" in lines
+    assert any(line.strip().startswith("bind *:{{ config.stats_port }}") for line in lines)
 
 
 def test_a_taken_port_is_replaced() -> None:

@@ -1,5 +1,6 @@
 """Real servers for tests: uvicorn in a thread, on a free port of the loopback interface."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Generator
@@ -8,14 +9,18 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.connections import BoundedHttp
+
 START_TIMEOUT_S = 10.0
 
 
 @contextmanager
-def running(app: ASGIApp) -> Generator[str, None, None]:
+def running(
+    app: ASGIApp, *, http: type[asyncio.Protocol] = BoundedHttp
+) -> Generator[str, None, None]:
     """Serve `app`; yields its base URL. Leaving stops the server and waits for its thread."""
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2
+        app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2, http=http
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="test-server")

@@ -9,7 +9,7 @@ from openai import AsyncOpenAI
 from starlette.applications import Starlette
 
 from service.app import create_app
-from service.messages import ClassificationModel, EmbeddingModel
+from service.messages import ClassificationModel, EmbeddingModel, GenerationModel
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
@@ -29,7 +29,7 @@ def served(
     embedder: EmbeddingModel | None = None,
     classifier: ClassificationModel | None = None,
     ranker: FakeRanker | None = None,
-    generator: FakeGenerationModel | None = None,
+    generator: GenerationModel | None = None,
     ready: bool = True,
     metrics: Metrics | None = None,
     **settings: Any,

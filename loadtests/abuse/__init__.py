@@ -1,0 +1,1 @@
+"""What becomes of the service under more than it can do, and under clients that misbehave."""

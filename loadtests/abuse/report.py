@@ -1,0 +1,138 @@
+"""docs/load.md: what the runs have left, as tables and a plot."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+from loadtests.abuse.churn import CONTEXT, MOST_GROWTH, SLOTS, Churn
+from loadtests.abuse.overload import LEAST_GOODPUT, REFUSAL_GOAL_MS, Overload
+from loadtests.peers.plots import STYLE
+from loadtests.peers.plots import write as save
+
+IMAGE = Path("images") / "benchmarks" / "overload.svg"
+MIB = 2**20
+
+INTRODUCTION = """\
+# Under load and abuse
+
+`python -m loadtests.abuse overload`, `… churn` and `… report` measure this again and write this
+page; the raw figures are in `docs/benchmarks/abuse/`. The service is `anatomy serve --plain` with
+the default models, client and service on one machine. [faults.md](faults.md) has what is answered
+to each fault, and the tests that hold it.
+"""
+
+
+def write_report(overload: Overload, churn: Churn, documents: Path, remarks: str = "") -> Path:
+    """Write `<documents>/load.md` and its plot; give the page. `remarks` are written by hand."""
+    (documents / IMAGE).parent.mkdir(parents=True, exist_ok=True)
+    draw(overload, documents / IMAGE)
+    page = documents / "load.md"
+    sections = [INTRODUCTION, overload_text(overload), churn_text(churn)]
+    sections += [remarks] if remarks else []
+    page.write_text("\n".join(sections), encoding="utf-8")
+    return page
+
+
+def overload_text(found: Overload) -> str:
+    goodput = found.goodput / found.plateau
+    waits = "–" if found.retry_after_s is None else "{} to {} s".format(*found.retry_after_s)
+    rows = [
+        ("plateau: closed loop of 64 connections before and after", f"{found.plateau:.1f} "
+         f"requests/s ({found.capacity_before:.1f}, {found.capacity_after:.1f})"),
+        ("offered, open loop", f"{found.rate:.1f} requests/s for {found.seconds:.0f} s"),
+        ("answered in the second half, against the plateau",
+         f"{found.goodput:.1f} requests/s, {goodput:.2f} × (at least {LEAST_GOODPUT})"),
+        ("answered, refused (429), lost, anything else",
+         f"{found.answered}, {found.refused}, {found.lost}, {found.other}"),
+        ("refusals, p50 / p90 / p99", f"{times(found.refusal_ms)} (goal {REFUSAL_GOAL_MS:.0f} ms)"),
+        ("answers, p50 / p90 / p99, from when they were due", times(found.answer_ms)),
+        ("Retry-After", waits),
+        ("lag of the generator, p50 / p90 / p99", times(found.lag_ms)),
+    ]  # fmt: skip
+    return f"""\
+## Twice the capacity
+
+Requests arrive at random (a Poisson process) at twice the rate that a closed loop gets, whether or
+not those before them were answered; latency counts from when a request was due. {found.workload}.
+Measured on {found.machine.sentence()}.
+
+{table("what", "figure", rows)}
+Those who are accepted wait behind a queue of `ANATOMY_MAX_QUEUE_REQUESTS`; a shorter queue refuses
+more of them sooner.
+
+![What was offered, answered and refused, second by second]({IMAGE.as_posix()})
+"""
+
+
+def churn_text(found: Churn) -> str:
+    sent = [(kind, f"{count:,}") for kind, count in sorted(found.sent.items(), key=by_count)]
+    held = [
+        (
+            f"{at.requests:,}",
+            mebibytes(at.holding.resident_bytes),
+            mebibytes(at.holding.own_bytes),
+            str(at.holding.descriptors),
+            str(at.holding.threads),
+            f"{sum(at.gauges.values()):.0f}",
+        )
+        for at in found.snapshots
+    ]
+    heads = (
+        "after requests",
+        "resident memory",
+        "without files",
+        "descriptors",
+        "threads",
+        "in work",
+    )
+    return f"""\
+## {found.requests:,} requests, many of them broken
+
+{found.clients} clients at a time, of these kinds in random order; each answer has to have the
+status that is right for it, and {len(found.wrong)} had another or none. From the first
+{found.snapshots[1].requests:,} requests, when all is warm, to the last, memory grew by
+{found.growth:.1%} (at most {MOST_GROWTH:.0%}). The key-value cache is a small one here
+({SLOTS} slots of {CONTEXT} tokens), filled beforehand: it has its size from the start, but the
+system counts a page of it when that is first written. Measured on {found.machine.sentence()}.
+
+{table(*heads, held)}
+{table("kind", "requests", sent)}"""
+
+
+def mebibytes(size: int | None) -> str:
+    return "–" if size is None else f"{size / MIB:.0f} MiB"
+
+
+def by_count(row: tuple[str, int]) -> tuple[int, str]:
+    return -row[1], row[0]
+
+
+def times(found: dict[str, float | None]) -> str:
+    return " / ".join("–" if value is None else f"{value:,.0f}" for value in found.values()) + " ms"
+
+
+def table(*parts: str | list[tuple[str, ...]]) -> str:
+    """A table in Markdown: its headings, and then its rows."""
+    *heads, rows = parts
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def draw(found: Overload, path: Path) -> None:
+    """Requests offered, answered and refused in each second, and the plateau."""
+    with mpl.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(8.0, 3.2))
+        seconds = range(len(found.every_second))
+        for name, values in (
+            ("offered", [second.offered for second in found.every_second]),
+            ("answered", [second.answered for second in found.every_second]),
+            ("refused", [second.refused for second in found.every_second]),
+        ):
+            axis.step(seconds, values, where="post", label=name, linewidth=1)
+        axis.axhline(found.plateau, color="gray", linestyle="--", label="plateau", linewidth=1)
+        axis.set(xlabel="seconds", ylabel="requests in a second")
+        axis.set_ylim(bottom=0)
+        axis.spines[["top", "right"]].set_visible(False)
+        figure.legend(frameon=False, loc="outside right center")
+        save(figure, path)
