@@ -24,6 +24,7 @@ from service.api.bodies import BodyLimits
 from service.api.classify import Classify
 from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error, on_http_error
 from service.api.exchange import SCOPE_KEY, ClientLeft, Deadline, Dialect, Exchange
+from service.api.inspect import Inspect
 from service.api.keys import ApiKeys, RequireKey
 from service.api.openai import OpenAI
 from service.api.openai_generation import OpenAIGeneration
@@ -31,6 +32,8 @@ from service.api.operations import Operations
 from service.api.ranking import Ranking
 from service.api.tei import TextEmbeddingsInference
 from service.errors import AnatomyError
+from service.inspection.desk import InspectionDesk
+from service.inspection.sequences import TextLimits
 from service.metrics import Metrics
 from service.offload import Offload
 from service.registry import Registry
@@ -80,6 +83,9 @@ def create_app(
         now=now,
     )
 
+    desk = InspectionDesk(settings.inspect_concurrency)
+    looked_into = TextLimits(settings.inspect_max_tokens, settings.max_bytes_per_token)
+
     @asynccontextmanager
     async def lifetime(_: Starlette) -> AsyncGenerator[None, None]:
         try:
@@ -87,6 +93,7 @@ def create_app(
                 yield
         finally:
             offload.close()
+            desk.close()
 
     theirs = TextEmbeddingsInference(registry, tokenizing, offload, limits).routes()
     app = Starlette(
@@ -95,6 +102,7 @@ def create_app(
             *OpenAI(registry, tokenizing, offload, limits, generation).routes(),
             *Classify(registry, tokenizing, offload, limits, now).routes(),
             *Ranking(registry, tokenizing, offload, limits, now).routes(),
+            *Inspect(registry, desk, limits, looked_into).routes(),
             *theirs,
         ],
         middleware=[

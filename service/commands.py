@@ -22,7 +22,7 @@ from export.session import Provider, find_hardware
 from model_core.tokenization import TokenizationError
 from service.api.keys import NAME, ApiKeys, KeyFileError, digest_of, new_key
 from service.errors import AnatomyError, InvalidRequest
-from service.exporting import ExportFailed, artifact_of
+from service.exporting import ExportFailed, artifact_of, inspection_of
 from service.loading import ModelGroup
 from service.messages import Inputs, Sampling, ServedModel, TokenIds
 from service.metrics import Metrics
@@ -65,6 +65,8 @@ def serve(
     precision: PrecisionOption = None,
     plain: Annotated[bool, typer.Option(
         "--plain", help="Under uvicorn alone, without Ray.")] = False,
+    inspect: Annotated[bool, typer.Option(
+        "--inspect", help="Let models be looked into (/v1/inspect).")] = False,
 ) -> None:  # fmt: skip
     """Serve models over HTTP until Ctrl-C; exports first what isn't cached.
 
@@ -72,7 +74,9 @@ def serve(
     """
     with expected_errors():
         names = list(dict.fromkeys(map(trunk_of, models))) if models else None
-        settings = make_settings(models=names, host=host, port=port, precision=precision)
+        settings = make_settings(
+            models=names, host=host, port=port, precision=precision, inspect=inspect or None
+        )
         hardware = find_hardware()
         check_port(settings)
         if settings.api_keys_file is not None:
@@ -81,7 +85,9 @@ def serve(
         folders = [artifact_of(model, settings, hardware) for model in settings.models]
         for folder in folders:
             # Once more in the replica; here a damaged artifact is told in a line.
-            Artifact.open(folder)
+            artifact = Artifact.open(folder)
+            if settings.inspect:
+                inspection_of(artifact, settings)
         settings = settings.model_copy(update={"models": tuple(map(str, folders))})
         console = Console(stderr=True)
         console.print(

@@ -33,6 +33,7 @@ from service.engines.generation import GenerationEngine
 from service.engines.scheduler import Scheduler
 from service.engines.slots import Slots
 from service.exporting import artifact_of
+from service.inspection.loading import inspected_models
 from service.messages import Task
 from service.metrics import Metrics
 from service.models import BatchedEmbedding, SlottedGeneration, card_of, served_encoder
@@ -70,6 +71,9 @@ class ModelGroup:
                 self.add_encoder(artifact, hardware)
             else:
                 self.add_generator(artifact, hardware)
+            if self.settings.inspect:
+                for model in inspected_models(artifact, self.settings, hardware):
+                    self.registry.add_inspected(model)
         # What has been loaded stays: the collector need not walk through it again.
         gc.collect()
         gc.freeze()

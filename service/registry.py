@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from service.errors import NotReady, UnknownModel
+from service.errors import InspectionOff, NotReady, UnknownModel
+from service.inspection.model import InspectedModel
 from service.messages import (
     ClassificationModel,
     EmbeddingModel,
@@ -28,6 +29,7 @@ class Registry:
         self._embedding: dict[str, EmbeddingModel] = {}
         self._classification: dict[str, ClassificationModel] = {}
         self._generation: dict[str, GenerationModel] = {}
+        self._inspected: dict[str, InspectedModel] = {}
 
     def add_embedding(self, model: EmbeddingModel) -> None:
         """Serve an embedding model. Raises `ValueError` when its name is taken."""
@@ -40,6 +42,10 @@ class Registry:
     def add_generation(self, model: GenerationModel) -> None:
         """Serve a generation model. Raises `ValueError` when its name is taken."""
         self._generation[self._new_name(model)] = model
+
+    def add_inspected(self, model: InspectedModel) -> None:
+        """Let a served model be looked into."""
+        self._inspected[model.card.name] = model
 
     def embedding(self, name: str | None = None) -> EmbeddingModel:
         """The embedding model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
@@ -67,6 +73,20 @@ class Registry:
     def generation(self, name: str | None = None) -> GenerationModel:
         """The generation model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
         return self._find(self._generation, Task.GENERATE, name)
+
+    def inspection(self, name: str | None = None) -> InspectedModel:
+        """What shows the inside of the model `name`, or of the first that is served.
+
+        Raises `UnknownModel`, `NotReady`, `InspectionOff`.
+        """
+        card = self.first().card if name is None else self.card(name)
+        if card.name not in self._inspected:
+            raise InspectionOff(
+                f"model {card.name!r} can't be looked into: inspection is switched off. Start the "
+                "service with ANATOMY_INSPECT=true, or anatomy serve --inspect",
+                field="model",
+            )
+        return self._inspected[card.name]
 
     def first(self) -> ServedModel:
         """The model that answers where a route names neither a model nor a task.

@@ -15,6 +15,7 @@ from service.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     EngineFailure,
+    InspectionOff,
     InvalidRequest,
     NotReady,
     Overloaded,
@@ -49,6 +50,8 @@ ANSWERS: tuple[tuple[type[AnatomyError], Answer], ...] = (
     ),
     (InvalidRequest, Answer(400, "invalid_request_error", "invalid_value", 422, "Validation")),
     (UnknownModel, Answer(404, "invalid_request_error", "model_not_found", 424, "Backend")),
+    # The model is there: it is the state of the service that is in the way.
+    (InspectionOff, Answer(409, "invalid_request_error", "inspection_off", 409, "Validation")),
     (BodyTooLarge, Answer(413, "invalid_request_error", "body_too_large", 413, "Validation")),
     (Overloaded, Answer(429, "rate_limit_exceeded", "rate_limit_exceeded", 429, "Overloaded")),
     (DeadlineExceeded, Answer(504, "server_error", "deadline_exceeded", 504, "Backend")),
