@@ -31,6 +31,9 @@ COMMANDS: Mapping[str, Command] = {
     "embed": Command("service.commands", "Texts to vectors, a line each."),
     "classify": Command("service.commands", "Texts to labels, a line each."),
     "generate": Command("service.commands", "Prompts to continuations, a line each."),
+    "inspect": Command(
+        "service.inspection.commands", "What goes on inside a model.", among_others=False
+    ),
     "key": Command("service.commands", "Make an API key."),
     "models": Command("service.commands", "The embedded models and what is cached."),
     "models families": Command(
