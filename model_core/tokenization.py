@@ -250,7 +250,11 @@ class Tokenizer:
         ]
 
     def target_spans(self, text: str) -> list[Span]:
-        """The tokens of a text that a model would write, in the vocabulary of its answers."""
+        """The tokens of a text that a model would write, in the vocabulary of its answers.
+
+        Where that is one of its own, pieces that it cuts but has no embedding for have ids beyond
+        the model's.
+        """
         target = self._vocabulary.target
         if target is None:
             return self.spans(text, special_tokens=False)

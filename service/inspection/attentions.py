@@ -89,8 +89,8 @@ class Attention:
 
 
 def attentions_of(inquiry: Inquiry, read: Sequences, inspection: Inspection) -> list[Attention]:
-    """Every attention of the layers that are asked for, run by run."""
-    sites = chosen_sites(inquiry, inspection)
+    """Every attention of the layers that are asked for, run by run; none if nothing of them is."""
+    sites = chosen_sites(inquiry, inspection) if inquiry.of_attention else []
     counts = [len(row.spans) for row in read.all]
     if read.target is None:
         return [

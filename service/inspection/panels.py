@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -36,14 +37,16 @@ class Panel:
 
 def panels_of(seen: Seen) -> list[Panel]:
     """Every head whose pattern an answer has."""
-    sequences: list[dict[str, Any]] = seen.answer["sequences"]
-    rows = [tuple(str(token["token"]) for token in sequence["tokens"]) for sequence in sequences]
+    rows = [
+        tuple(str(token["token"]) for token in sequence["tokens"])
+        for sequence in seen.answer["sequences"]
+    ]
     return [
         Panel(
             title_of(attention, head),
             seen.tensors[f"{attention['name']}.{Part.PATTERN}"][place],
-            rows[attention["queries"]],
-            rows[attention["keys"]],
+            rows[int(attention["queries"])],
+            rows[int(attention["keys"])],
         )
         for attention in seen.answer["attentions"]
         for place, head in enumerate(attention["heads"])
@@ -60,19 +63,19 @@ def title_of(attention: dict[str, Any], head: int) -> str:
     return ", ".join(notes)
 
 
-def grid(panel: Panel) -> Table:
+def grid(panel: Panel) -> Group:
     """A shaded grid for a terminal: a row for each query, a column for each key."""
-    table = Table(title=panel.title, box=None, padding=(0, 0), title_justify="left")
+    table = Table(box=None, padding=(0, 0))
     table.add_column("", justify="right")
     for place in range(len(panel.keys)):
         table.add_column(str(place), justify="center", min_width=2, no_wrap=True)
-    table.add_column("largest", justify="left")
+    table.add_column("  largest", justify="left")
     for place, (token, weights) in enumerate(zip(panel.queries, panel.weights, strict=True)):
         best = int(weights.argmax())
         cells = [Text(shade(float(weight)), style="cyan") for weight in weights]
-        largest = Text(f"  {weights[best]:.2f} {visible(panel.keys[best])}")
-        table.add_row(Text(f"{visible(token)} {place} "), *cells, largest)
-    return table
+        largest = Text(f"│ {weights[best]:.2f} {visible(panel.keys[best])}")
+        table.add_row(Text(f"{visible(token)} {place} │"), *cells, largest)
+    return Group(Text(panel.title, style="bold"), table)
 
 
 def shade(weight: float) -> str:

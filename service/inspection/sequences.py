@@ -108,6 +108,12 @@ def tokenized(
         start = [Span(number, tokenizer.token_text(number), True, None, None)
                  for number in starting(served)]  # fmt: skip
         answer = [] if second is None else tokenizer.target_spans(second)
+        for span in answer:
+            if span.token_id >= served.vocab_size:
+                raise InvalidRequest(
+                    f"second: {span.text!r} is not in the model's vocabulary of answers",
+                    field="second",
+                )
         texts = [None] * len(start) + [1] * len(answer)
         target = TokenRow((*start, *answer), tuple(texts), (0,) * len(texts))
         read = (text,) if second is None else (text, second)

@@ -1,7 +1,10 @@
 """`POST /v1/inspect` over tiny models of each kind, from their checkpoints to the answer."""
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,18 @@ from safetensors.numpy import load as load_safetensors
 from transformers import BertModel
 
 from service.app import create_app
+from service.inspection.model import InspectedModel, Seen
 from service.loading import ModelGroup
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
 from tests.support.inspected import LABELS
-from tests.support.service import client_of
+from tests.support.service import client_of, served
 
 
-@pytest.fixture
-async def client(folders: tuple[Path, list[Path]]) -> AsyncIterator[httpx.AsyncClient]:
+@asynccontextmanager
+async def serving(folders: tuple[Path, list[Path]]) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the whole service over these models."""
     cache, models = folders
     settings = ServiceSettings(
         models=tuple(map(str, models)), cache_folder=cache, threads=1, slots=2, inspect=True,
@@ -36,6 +41,12 @@ async def client(folders: tuple[Path, list[Path]]) -> AsyncIterator[httpx.AsyncC
             yield found
     finally:
         group.close()
+
+
+@pytest.fixture
+async def client(folders: tuple[Path, list[Path]]) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(folders) as found:
+        yield found
 
 
 async def look(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
@@ -130,6 +141,7 @@ async def test_a_class_is_explained_by_leaving_tokens_out(client: httpx.AsyncCli
     served = await client.post("/v1/classify", json={"model": "classifier", "input": "abc"})
     probs = [row["probability"] for row in answer["class_scores"]]
     np.testing.assert_allclose(probs, served.json()["data"][0]["probs"], atol=1e-4)
+    assert not answer["attentions"], "nothing of them was asked for"
     told = answer["attributions"]
     assert told["label"] == LABELS[int(np.argmax(probs))]
     assert told["probability"] == max(probs)
@@ -254,3 +266,43 @@ async def test_patterns_are_those_of_transformers(
     for entry, pattern in zip(answer["attentions"], expected, strict=True):
         found = np.array(answer["tensors"][f"{entry['name']}.pattern"])
         np.testing.assert_allclose(found, pattern[0].numpy(), atol=1e-4)
+
+
+async def test_nobody_looks_inside_unless_that_is_switched_on() -> None:
+    async with client_of(served()) as client:
+        answer = await client.post("/v1/inspect", json={"model": "embedder", "text": "abc"})
+        assert answer.status_code == 409
+        error = answer.json()["error"]
+        assert (error["code"], error["param"]) == ("inspection_off", "model")
+        assert "ANATOMY_INSPECT=true" in error["message"]
+        without_model = await client.post("/v1/inspect", json={"text": "abc"})
+        assert without_model.status_code == 409
+        unknown = await client.post("/v1/inspect", json={"model": "none", "text": "abc"})
+        assert unknown.status_code == 404
+
+
+async def test_more_inspections_than_places_are_told_to_come_again(
+    folders: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    seen = InspectedModel.look
+
+    def slow(self: InspectedModel, *args: Any) -> Seen:
+        assert gate.wait(30)
+        return seen(self, *args)
+
+    monkeypatch.setattr(InspectedModel, "look", slow)
+    async with serving(folders) as client:
+        body = {"model": "embedder", "text": "abc"}
+        tasks = [asyncio.create_task(client.post("/v1/inspect", json=body)) for _ in range(5)]
+        done, waiting = await asyncio.wait(tasks, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        while len(done) < 3:
+            more, waiting = await asyncio.wait(
+                waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED
+            )
+            done |= more
+        gate.set()
+        answers = await asyncio.gather(*tasks)
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429, 429]
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert int(refused.headers["retry-after"]) >= 1
