@@ -4,6 +4,8 @@
 #   make serve ARGS=--plain  the same under uvicorn alone, without Ray
 #   make supersense          train the default classifier's head again (Debian's wordnet-base)
 #   make test | make check   the tests | formatting, lint, types and the imports between floors
+#   make fuzz                thousands of requests of every shape that the schema tells of, or doesn't
+#   make conformance         every client against the default models; writes docs/conformance.md
 #   make bench               ours against every peer; writes docs/benchmarks.md
 #
 # PYTHON=python3.12 chooses an interpreter. TORCH_ARGS goes to pip when it installs torch, for a
@@ -19,11 +21,12 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c const
 TORCH := $(shell grep -E '^torch==' constraints.txt)
 
 # Debian packages that some tests and load tests use: WordNet's glosses (supersense), a light HTTP
-# load generator, and `ss` (which ports listen). kubectl, which renders the manifests where it is
+# load generator, `ss` (which ports listen), and Prometheus with promtool. kubectl, which renders the manifests where it is
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
-TOOLS := wordnet-base wrk iproute2
+TOOLS := wordnet-base wrk iproute2 prometheus
 
-.PHONY: help setup setup-tools serve supersense test check bench bench-ray clean
+.PHONY: help setup setup-tools serve supersense test test-image check fuzz conformance bench \
+	bench-ray monitor clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -86,11 +89,32 @@ supersense: $(VENV)/.serve
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(ARGS)
 
+# The environments of an image, made as its Dockerfile makes them, and served from: minutes.
+test-image: $(VENV)/.test
+	@$(BIN)/python -m pytest -m image tests/deploy
+
 check: $(VENV)/.check
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint deploy/image/Dockerfile
+	@$(BIN)/shellcheck .ci/run deploy/image/steps.sh deploy/monitoring/monitor.sh service/haproxy-on-loopback
+
+# Minutes, on the default models.
+fuzz: $(VENV)/.test
+	@SCHEMA_EXAMPLES=12 $(BIN)/python -m pytest tests/end_to_end/test_schema.py -s $(ARGS)
+
+# Clients have an environment of their own: what they want of each other's versions is theirs.
+CLIENTS := .venv-clients
+$(CLIENTS)/.clients: tests/conformance/requirements.txt | $(BIN)/python
+	@echo "Installing the clients into $(CLIENTS) …"
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip --quiet --disable-pip-version-check install -r $<
+	@touch $@
+
+conformance: $(VENV)/.test $(CLIENTS)/.clients
+	@$(BIN)/python -m tests.conformance $(abspath $(CLIENTS))/bin/python
 
 # Every job against every peer, which are installed first: an hour or two on two cores.
 bench: $(VENV)/.test
@@ -103,6 +127,10 @@ bench: $(VENV)/.test
 bench-ray: $(VENV)/.test
 	@$(BIN)/python -m loadtests.ray_cost $(ARGS)
 
+# A real Prometheus (Debian's) against the service on port 8000, until Ctrl-C.
+monitor:
+	@deploy/monitoring/monitor.sh $(ARGS)
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

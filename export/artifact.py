@@ -104,6 +104,11 @@ class CacheLayout(Strict):
     head_dim: int
     dtype: str
 
+    @property
+    def bytes_per_token(self) -> int:
+        """What a token takes in all inputs together."""
+        return len(self.names) * self.kv_heads * self.head_dim * np.dtype(self.dtype).itemsize
+
 
 class GenerationDefaults(Strict):
     """How a model's authors have it generate; the defaults change nothing.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from export.artifact import MANIFEST, Artifact, Precision, digests, sha256
+from export.artifact import MANIFEST, Artifact, Precision, digests, read_manifest, sha256
 
 EXPORTER_VERSION = "5"
 """Part of every cache key: raise it when what is written changes."""
@@ -151,9 +151,11 @@ def find_artifact(wanted: Recipe, cache: Path) -> Path | None:
 
 def inspection_folder(artifact: Artifact, cache: Path) -> Path:
     """Where the inspection graph of a served artifact is or will be."""
+    # By the name that it was exported under, whatever it is served as.
+    name = read_manifest(artifact.folder).name
     made_of = f"{sha256(artifact.folder / MANIFEST)} {INSPECTION_VERSION}"
     key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
-    return cache / "artifacts" / f"{artifact.manifest.name}-inspection-{key}"
+    return cache / "artifacts" / f"{name}-inspection-{key}"
 
 
 def find_inspection(artifact: Artifact, cache: Path) -> Path | None:

@@ -4,8 +4,10 @@ The only module that imports onnxruntime; used by parity and by the engines, wit
 """
 
 import ctypes
+import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +23,9 @@ from export.artifact import GRAPH, Artifact, ArtifactError, CacheLayout
 ort: Any = onnxruntime
 
 Array = NDArray[Any]
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""Where the kernel shows control groups, version 2 or 1; in a container, its own."""
 
 SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion")
 """On the CPU the contributed operators they put in are up to seven times slower than what they
@@ -61,9 +66,37 @@ def find_hardware() -> Hardware:
     return Hardware(Provider.CUDA, f"the NVIDIA driver finds {count.value} GPU(s)")
 
 
-def usable_cores() -> int:
-    """How many threads products get by default: the cores that this process may use."""
-    return max(1, len(os.sched_getaffinity(0)))
+def usable_cores(groups: Path = CONTROL_GROUPS) -> int:
+    """How many threads products get by default: the cores that this process may use.
+
+    A container with a limit sees all cores of its node and gets its share of their time: threads
+    beyond that would wait for each other, stopped in the middle of a product.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota(groups)
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def cpu_quota(groups: Path = CONTROL_GROUPS) -> float | None:
+    """How many cores' time the control group of this process has; None for no limit."""
+    try:
+        quota, period = (groups / "cpu.max").read_text().split()
+    except OSError:
+        try:
+            quota = (groups / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (groups / "cpu" / "cpu.cfs_period_us").read_text()
+        except OSError:
+            return None
+    return None if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def memory_limit(groups: Path = CONTROL_GROUPS) -> int:
+    """Bytes that this process may have: of the machine, or of its control group if that is less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in (groups / "memory.max", groups / "memory" / "memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no number
+            return min(machine, int(file.read_text()))
+    return machine
 
 
 class Session:

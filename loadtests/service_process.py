@@ -39,11 +39,18 @@ class Running:
 
 @contextmanager
 def serve(
-    arguments: Sequence[str], *, log: Path, start_timeout_s: float = 600.0
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    start_timeout_s: float = 600.0,
+    program: str | None = None,
 ) -> Iterator[Running]:
-    """Run `anatomy serve` with `arguments` on a free port of the loopback until the block ends."""
+    """Run `anatomy serve` with `arguments` on a free port of the loopback until the block ends.
+
+    `program` is another installation's `anatomy`.
+    """
     port = free_port()
-    command = [anatomy_program(), "serve", *arguments, "--port", str(port)]
+    command = [program or anatomy_program(), "serve", *arguments, "--port", str(port)]
     # The service refuses ANATOMY_ variables that it doesn't know; these are the load tests' own.
     environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     with log.open("wb") as output:

@@ -20,8 +20,10 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.admin import Admin
 from service.api.bodies import BodyLimits
 from service.api.classify import Classify
+from service.api.documentation import Documentation
 from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error, on_http_error
 from service.api.exchange import SCOPE_KEY, ClientLeft, Deadline, Dialect, Exchange
 from service.api.inspect import Inspect
@@ -32,8 +34,10 @@ from service.api.operations import Operations
 from service.api.ranking import Ranking
 from service.api.tei import TextEmbeddingsInference
 from service.errors import AnatomyError
+from service.in_flight import CountInFlight
 from service.inspection.desk import InspectionDesk
 from service.inspection.sequences import TextLimits
+from service.living import Control
 from service.metrics import Metrics
 from service.offload import Offload
 from service.registry import Registry
@@ -60,11 +64,13 @@ def create_app(
     *,
     lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     now: Callable[[], float] = time.time,
+    control: Control | None = None,
 ) -> Starlette:
     """The application over the models of `registry`, which may be filled later, until `ready`.
 
     `lifespan` is entered on the server's event loop before the first request and left after the
-    last: engines start and stop there. `now` gives the time of day, in seconds.
+    last: engines start and stop there. `now` gives the time of day, in seconds. With `control` and
+    a file of admin keys, models can be changed while they are served.
     """
     offload = Offload()
     tokenizing = Tokenizing(
@@ -96,23 +102,33 @@ def create_app(
             desk.close()
 
     theirs = TextEmbeddingsInference(registry, tokenizing, offload, limits).routes()
+    routes = [
+        *Operations(registry, settings, metrics).routes(),
+        *OpenAI(registry, tokenizing, offload, limits, generation).routes(),
+        *Classify(registry, tokenizing, offload, limits, now).routes(),
+        *Ranking(registry, tokenizing, offload, limits, now).routes(),
+        *Inspect(registry, desk, limits, looked_into).routes(),
+        *theirs,
+    ]
+    if control is not None and settings.admin_keys_file is not None:
+        routes += Admin(control, limits).routes()
+    documentation = Documentation(
+        registry, offload, routes, with_keys=settings.api_keys_file is not None
+    )
     app = Starlette(
-        routes=[
-            *Operations(registry, settings, metrics).routes(),
-            *OpenAI(registry, tokenizing, offload, limits, generation).routes(),
-            *Classify(registry, tokenizing, offload, limits, now).routes(),
-            *Ranking(registry, tokenizing, offload, limits, now).routes(),
-            *Inspect(registry, desk, limits, looked_into).routes(),
-            *theirs,
-        ],
+        routes=[*routes, *documentation.routes()],
         middleware=[
             Middleware(
                 RequestBoundary,
                 metrics=metrics,
                 timeout_s=settings.request_timeout_s,
-                dialects={route.path: Dialect.TEI for route in theirs if route.path != SHARED},
+                dialects={
+                    f"POST {SHARED}" if route.path == SHARED else route.path: Dialect.TEI
+                    for route in theirs
+                },
             ),
             *guards(settings),
+            Middleware(CountInFlight, in_flight=registry.in_flight),
         ],
         exception_handlers={AnatomyError: on_domain_error, HTTPException: on_http_error},
         lifespan=lifetime,
@@ -136,8 +152,12 @@ def guards(settings: ServiceSettings) -> list[Middleware]:
                 expose_headers=["x-request-id", "server-timing", "retry-after"],
             )
         )
-    if settings.api_keys_file is not None:
-        found.append(Middleware(RequireKey, keys=ApiKeys.read(settings.api_keys_file)))
+    keys, admins = (
+        None if path is None else ApiKeys.read(path)
+        for path in (settings.api_keys_file, settings.admin_keys_file)
+    )
+    if keys is not None or admins is not None:
+        found.append(Middleware(RequireKey, keys=keys, admins=admins))
     return found
 
 
@@ -167,7 +187,8 @@ class RequestBoundary:
         scope[SCOPE_KEY] = exchange
         began = time.perf_counter()
         exchange.deadline = deadline_of(scope, began, self._timeout_s)
-        exchange.dialect = self._dialects.get(scope["path"], Dialect.OPENAI)
+        path, shared = scope["path"], f"{scope['method']} {scope['path']}"
+        exchange.dialect = self._dialects.get(path, self._dialects.get(shared, Dialect.OPENAI))
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:

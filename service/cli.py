@@ -34,8 +34,12 @@ COMMANDS: Mapping[str, Command] = {
     "inspect": Command(
         "service.inspection.commands", "What goes on inside a model.", among_others=False
     ),
+    "load": Command("service.admin_commands", "Serve one more model, in a running service."),
+    "swap": Command("service.admin_commands", "Serve another model in the place of one."),
+    "unload": Command("service.admin_commands", "Serve a model no more."),
     "key": Command("service.commands", "Make an API key."),
     "models": Command("service.commands", "The embedded models and what is cached."),
+    "doctor": Command("service.commands", "What is wrong with this machine, and what to do."),
     "models families": Command(
         "model_core.commands",
         "The family tree: which checkpoints are read.",

@@ -6,34 +6,43 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import orjson
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from export.artifact import Artifact, ArtifactError, Precision
+from export.artifact import ArtifactError, Precision
 from export.catalogue import EMBEDDED, find_artifact, is_embedded, recipe, trunk_of
-from export.session import Provider, find_hardware
+from export.session import Hardware, Provider, find_hardware
 from model_core.tokenization import TokenizationError
+from service import groups
 from service.api.keys import NAME, ApiKeys, KeyFileError, digest_of, new_key
+from service.doctor import Level, examine
 from service.errors import AnatomyError, InvalidRequest
-from service.exporting import ExportFailed, artifact_of, inspection_of
-from service.loading import ModelGroup
+from service.exporting import ExportFailed, inspection_of
+from service.groups import Group, SettingsFileError
+from service.living import ModelGroup
+from service.loading import opened
 from service.messages import Inputs, Sampling, ServedModel, TokenIds
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
+from service.specs import ModelSpec
 
 EXPECTED_ERRORS = (
     AnatomyError,
     ArtifactError,
     ExportFailed,
     KeyFileError,
+    SettingsFileError,
     TokenizationError,
     OSError,
     UnicodeError,
@@ -67,28 +76,33 @@ def serve(
         "--plain", help="Under uvicorn alone, without Ray.")] = False,
     inspect: Annotated[bool, typer.Option(
         "--inspect", help="Let models be looked into (/v1/inspect).")] = False,
+    config: Annotated[Path | None, typer.Option(
+        help="A YAML file of settings and model groups; options and the environment come first."
+    )] = None,
 ) -> None:  # fmt: skip
     """Serve models over HTTP until Ctrl-C; exports first what isn't cached.
 
-    Every other setting comes from the environment (ANATOMY_…); the README has the table.
+    Every other setting comes from the environment (ANATOMY_…), or a file; the README has the table.
     """
     with expected_errors():
-        names = list(dict.fromkeys(map(trunk_of, models))) if models else None
-        settings = make_settings(
-            models=names, host=host, port=port, precision=precision, inspect=inspect or None
+        named = list(dict.fromkeys(map(trunk_of, models))) if models else None
+        settings, asked = make_groups(
+            config,
+            models=named,
+            host=host,
+            port=port,
+            precision=precision,
+            inspect=inspect or None,
         )
         hardware = find_hardware()
         check_port(settings)
-        if settings.api_keys_file is not None:
-            # Once more in the replica; here a file that can't be used is told in a line.
-            ApiKeys.read(settings.api_keys_file)
-        folders = [artifact_of(model, settings, hardware) for model in settings.models]
-        for folder in folders:
-            # Once more in the replica; here a damaged artifact is told in a line.
-            artifact = Artifact.open(folder)
-            if settings.inspect:
-                inspection_of(artifact, settings)
-        settings = settings.model_copy(update={"models": tuple(map(str, folders))})
+        for keys in (settings.api_keys_file, settings.admin_keys_file):
+            if keys is not None:
+                # Once more in the replica; here a file that can't be used is told in a line.
+                ApiKeys.read(keys)
+        made = [exported(group, settings, hardware) for group in asked]
+        served_groups = [group for group, _ in made]
+        prefixes = {name: group.prefix for group, names in made for name in names}
         console = Console(stderr=True)
         console.print(
             f"serving on [bold]http://{settings.host}:{settings.port}[/] "
@@ -97,9 +111,12 @@ def serve(
         )
         if plain:
             from service.plain import run
+
+            run(settings, served_groups)
         else:
-            from service.ray_serve import run
-        run(settings)
+            from service.ray_serve import run as run_behind_ray
+
+            run_behind_ray(settings, served_groups, prefixes)
         console.print("stopped")
 
 
@@ -241,6 +258,29 @@ def models() -> None:
         Console().print("Any other: a folder, a .gguf file, hf:org/name, pypi:package==version.")
 
 
+@app.command(epilog="Examples:  anatomy doctor · ANATOMY_HOST=0.0.0.0 anatomy doctor --json")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a finding.")] = False,
+) -> None:
+    """What is wrong with this machine or deployment, and what to do; 1 if anything is an error.
+
+    Looks at what `anatomy serve` would use with the same environment, and changes nothing.
+    """
+    with expected_errors():
+        findings = examine(make_settings(), find_hardware())
+        if as_json:
+            write([asdict(finding) for finding in findings])
+        else:
+            marks = {Level.FINE: "[green]✓[/]", Level.WARNING: "[yellow]![/]"}
+            table = Table(box=None, show_header=False, padding=(0, 1))
+            for finding in findings:
+                mark = marks.get(finding.level, "[red]✗[/]")
+                advice = f"\n→ {escape(finding.advice)}" if finding.advice else ""
+                table.add_row(mark, finding.what, escape(finding.found) + advice)
+            Console().print(table)
+        sys.exit(any(finding.level is Level.ERROR for finding in findings))
+
+
 def check_port(settings: ServiceSettings) -> None:
     """Raise `InvalidRequest` if another program listens where the service would."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -257,16 +297,38 @@ def check_port(settings: ServiceSettings) -> None:
 
 def make_settings(**overrides: Any) -> ServiceSettings:
     """Settings from the options that were given; the environment and defaults say the rest."""
+    return make_groups(None, **overrides)[0]
+
+
+def make_groups(path: Path | None, **options: Any) -> tuple[ServiceSettings, list[Group]]:
+    """Settings and groups from the options that were given, the environment, and a file."""
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        return ServiceSettings(
-            **{name: value for name, value in overrides.items() if value is not None}
-        )
+        return groups.read(path, given)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})"
             for e in error.errors()
         )
         raise InvalidRequest(f"settings: {problems}") from error
+
+
+def exported(
+    group: Group, settings: ServiceSettings, hardware: Hardware
+) -> tuple[Group, list[str]]:
+    """The group with artifacts for its models, verified, and the names that it serves.
+
+    Once more in the replica; here a damaged artifact is told in a line.
+    """
+    models: list[ModelSpec] = []
+    served: list[str] = []
+    for spec in group.models:
+        artifact = opened(spec, spec.settings(settings), hardware)
+        if settings.inspect:
+            inspection_of(artifact, settings)
+        models.append(spec.model_copy(update={"source": str(artifact.folder.absolute())}))
+        served += [output.name for output in artifact.manifest.served]
+    return group.model_copy(update={"models": tuple(models)}), served
 
 
 def encode(

@@ -30,6 +30,14 @@ class UnknownModel(AnatomyError):
     """A model name that this service does not have, or has for another task."""
 
 
+class UnusableModel(AnatomyError):
+    """A model that was to be loaded can't be; whatever was served is served still."""
+
+
+class Conflict(AnatomyError):
+    """A change that doesn't fit what there is now, or another change that is under way."""
+
+
 class Overloaded(AnatomyError):
     """A queue is full. `retry_after_s` is when room is expected, in seconds (at least 1)."""
 

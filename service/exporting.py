@@ -18,27 +18,31 @@ class ExportFailed(Exception):
     """The exporter ended without an artifact; what it said is on standard error."""
 
 
+def artifact_at_hand(model: str, settings: ServiceSettings, hardware: Hardware) -> Path | None:
+    """The folder of `model`'s artifact; None where it has to be exported."""
+    if (Path(model) / MANIFEST).is_file():
+        return Path(model)
+    precision = Precision(settings.precision) if settings.precision else None
+    wanted = recipe(model, precision, cuda=hardware.provider is Provider.CUDA)
+    return find_artifact(wanted, settings.cache_folder)
+
+
 def artifact_of(model: str, settings: ServiceSettings, hardware: Hardware) -> Path:
     """The folder of `model`'s artifact, exported first where it isn't cached.
 
     `model` is an embedded name, a source, or an artifact's own folder. Raises `ExportFailed`.
     """
-    if (Path(model) / MANIFEST).is_file():
-        return Path(model)
-    cuda = hardware.provider is Provider.CUDA
-    precision = Precision(settings.precision) if settings.precision else None
-    wanted = recipe(model, precision, cuda=cuda)
-    found = find_artifact(wanted, settings.cache_folder)
+    found = artifact_at_hand(model, settings, hardware)
     if found is not None:
         return found
     options = ["--precision", settings.precision] if settings.precision else []
-    options += ["--cuda"] if cuda else []
+    options += ["--cuda"] if hardware.provider is Provider.CUDA else []
     status = run_exporter(model, settings, *options)
-    found = find_artifact(wanted, settings.cache_folder)
+    found = artifact_at_hand(model, settings, hardware)
     if status != 0 or found is None:
         raise ExportFailed(
-            f"could not export {model!r}: the exporter ended with status {status}, "
-            "its message is above"
+            f"could not export {model!r}: the exporter ended with status {status}; "
+            "what it said is on standard error"
         )
     return found
 
@@ -55,7 +59,7 @@ def inspection_of(artifact: Artifact, settings: ServiceSettings) -> Path:
     if status != 0 or found is None:
         raise ExportFailed(
             f"could not make the inspection graph of {artifact.manifest.name!r}: the exporter "
-            f"ended with status {status}, its message is above"
+            f"ended with status {status}; what it said is on standard error"
         )
     return found
 

@@ -1,20 +1,19 @@
-"""From settings to a registry of served models, ready once their golden outputs are reproduced."""
+"""From a model that is asked for to engines that run, once golden outputs are reproduced."""
 
-import asyncio
-import gc
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from export.artifact import (
     ENCODER_GRAPH,
     GRAPH,
+    MANIFEST,
     VECTORS_OF_TOKENS,
     Artifact,
     ArtifactError,
     CacheLayout,
     Kind,
+    sha256,
 )
 from export.session import (
     CachedSession,
@@ -22,7 +21,6 @@ from export.session import (
     Provider,
     Session,
     Sources,
-    find_hardware,
     reproduces_golden,
     usable_cores,
 )
@@ -34,57 +32,112 @@ from service.engines.scheduler import Scheduler
 from service.engines.slots import Slots
 from service.exporting import artifact_of
 from service.inspection.loading import inspected_models
-from service.messages import Task
+from service.inspection.model import InspectedModel
+from service.messages import ServedModel, Task
 from service.metrics import Metrics
-from service.models import BatchedEmbedding, SlottedGeneration, card_of, served_encoder
-from service.registry import Registry
+from service.models import SlottedGeneration, card_of, served_encoder
 from service.settings import ServiceSettings
+from service.specs import ModelSpec
 
 
 @dataclass(slots=True)
-class ModelGroup:
-    """The models of one replica: loads them into `registry`, and closes their engines."""
+class Loaded:
+    """A model whose engines run: what it serves, and how they are watched and ended; what of it may
+    be looked into.
 
-    settings: ServiceSettings
-    registry: Registry
-    metrics: Metrics
+    `name` is the artifact's, or what it was asked to be called. `at_hand` says how many texts and
+    generations its engines have to do.
+    """
+
+    spec: ModelSpec
+    name: str
+    served: list[ServedModel] = field(default_factory=list[ServedModel])
+    inspected: list[InspectedModel] = field(default_factory=list[InspectedModel])
+    watchers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
     closers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    at_hand: Callable[[], int] = int
 
-    @asynccontextmanager
-    async def lifespan(self) -> AsyncGenerator[None]:
-        """Loads before the first request, closes after the last."""
-        try:
-            await asyncio.to_thread(self.load)
-            yield
-        finally:
-            await asyncio.to_thread(self.close)
-
-    def load(self) -> None:
-        """Export what is missing, load everything, and only then be ready.
-
-        Raises `ArtifactError`, `ExportFailed`, or `ValueError` for a name that is taken twice.
-        """
-        hardware = find_hardware()
-        for model in self.settings.models:
-            artifact = Artifact.open(artifact_of(model, self.settings, hardware))
-            if artifact.manifest.kind is Kind.ENCODER:
-                self.add_encoder(artifact, hardware)
-            else:
-                self.add_generator(artifact, hardware)
-            if self.settings.inspect:
-                for model in inspected_models(artifact, self.settings, hardware):
-                    self.registry.add_inspected(model)
-        # What has been loaded stays: the collector need not walk through it again.
-        gc.collect()
-        gc.freeze()
-        self.registry.ready = True
+    def watch(self) -> None:
+        """Let the metrics ask these engines, and no others of their names."""
+        for watch in self.watchers:
+            watch()
 
     def close(self) -> None:
-        """Refuse new work, end what waits, stop the engines' threads."""
-        self.registry.ready = False
+        """End the engines; what they still have to do is refused."""
         for close in self.closers:
             close()
         self.closers.clear()
+
+    def forget(self) -> None:
+        """Let go of the engines, which have ended: their memory is free once nobody asks for it.
+
+        The collector doesn't look at what was loaded at the start, so that no circle may be left.
+        """
+        self.served.clear()
+        self.inspected.clear()
+        self.watchers.clear()
+        self.at_hand = int
+
+
+def load(spec: ModelSpec, service: ServiceSettings, metrics: Metrics, hardware: Hardware) -> Loaded:
+    """Export what is missing, verify the artifact, start its engines. Takes seconds or minutes.
+
+    Raises `ArtifactError`, `ExportFailed`, and whatever the runtime raises for a graph that it
+    can't read; nothing is left running then.
+    """
+    settings = spec.settings(service)
+    artifact = opened(spec, settings, hardware)
+    loaded = Loaded(spec, artifact.manifest.name)
+    loader = Loader(settings, metrics, loaded)
+    try:
+        if artifact.manifest.kind is Kind.ENCODER:
+            loader.add_encoder(artifact, hardware)
+        else:
+            loader.add_generator(artifact, hardware)
+        if settings.inspect:
+            loaded.inspected = inspected_models(artifact, settings, hardware)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
+
+
+def opened(spec: ModelSpec, settings: ServiceSettings, hardware: Hardware) -> Artifact:
+    """The verified artifact of `spec`, under the name that it asks for.
+
+    Raises `ArtifactError`, `ExportFailed`.
+    """
+    artifact = Artifact.open(artifact_of(spec.source, settings, hardware))
+    if spec.digest is not None:
+        found = sha256(artifact.folder / MANIFEST)
+        if found != spec.digest:
+            raise ArtifactError(
+                f"{artifact.folder / MANIFEST} has the sha256 {found}, asked for is {spec.digest}"
+            )
+    own = artifact.manifest.name
+    return artifact if spec.name in (None, own) else renamed(artifact, spec.name)
+
+
+def renamed(artifact: Artifact, name: str) -> Artifact:
+    """The artifact with its own model called `name`, and what it brings along `name`-theirs."""
+    manifest = artifact.manifest
+    served = tuple(
+        output.model_copy(
+            update={"name": name if output.name == manifest.name else f"{name}-{output.name}"}
+        )
+        for output in manifest.served
+    )
+    changed = manifest.model_copy(update={"name": name, "served": served})
+    return Artifact(artifact.folder, changed)
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Makes the engines of one artifact, by the settings of its model, for `loaded`."""
+
+    settings: ServiceSettings
+    metrics: Metrics
+    loaded: Loaded
 
     @property
     def threads(self) -> int:
@@ -121,14 +174,15 @@ class ModelGroup:
             per_token=(VECTORS_OF_TOKENS,),
             run_alone=alone.run,
         )
-        self.closers.append(batcher.close)
-        self.metrics.watch_queue(manifest.name, lambda: batcher.waiting)
+        self.loaded.closers.append(batcher.close)
+        self.loaded.at_hand = lambda: batcher.waiting
+        self.loaded.watchers.append(
+            lambda: self.metrics.watch_queue(manifest.name, lambda: batcher.waiting)
+        )
         for served in manifest.served:
-            model = served_encoder(artifact, served, hardware, tokenizer, batcher)
-            if isinstance(model, BatchedEmbedding):
-                self.registry.add_embedding(model)
-            else:
-                self.registry.add_classification(model)
+            self.loaded.served.append(
+                served_encoder(artifact, served, hardware, tokenizer, batcher)
+            )
 
     def add_generator(self, artifact: Artifact, hardware: Hardware) -> None:
         """A generation model on a pool of slots, with an encoder if it has one."""
@@ -156,12 +210,15 @@ class ModelGroup:
             name=manifest.name,
             own=own,
         )
-        self.closers.append(engine.close)
-        self.metrics.watch_generation(
-            manifest.name,
-            running=lambda: engine.running,
-            waiting=lambda: engine.waiting,
-            cache_use=lambda: engine.cache_use,
+        self.loaded.closers.append(engine.close)
+        self.loaded.at_hand = lambda: engine.running + engine.waiting
+        self.loaded.watchers.append(
+            lambda: self.metrics.watch_generation(
+                manifest.name,
+                running=lambda: engine.running,
+                waiting=lambda: engine.waiting,
+                cache_use=lambda: engine.cache_use,
+            )
         )
         card = replace(
             card_of(artifact, manifest.served[0], Task.GENERATE, hardware),
@@ -169,7 +226,7 @@ class ModelGroup:
             max_beams=settings.slots,
             generation=own,
         )
-        self.registry.add_generation(SlottedGeneration(card, tokenizer, engine, Schemas(tokenizer)))
+        self.loaded.served.append(SlottedGeneration(card, tokenizer, engine, Schemas(tokenizer)))
 
 
 def required(artifact: Artifact, layout: CacheLayout | None, what: str) -> CacheLayout:

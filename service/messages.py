@@ -180,7 +180,8 @@ class ModelCard:
 
     `max_tokens` is what one text takes, a prompt with its continuation, or what answers a source
     with its start. `max_beams` can run at once. `prompt` goes before every text that is embedded,
-    unless a request names another of `prompts`. A model that `ranks` scores pairs of texts.
+    unless a request names another of `prompts`; `pooling` is how its
+    tokens become a vector. A model that `ranks` scores pairs of texts.
     """
 
     name: str
@@ -193,6 +194,7 @@ class ModelCard:
     provider: str
     provider_reason: str
     embedding_dim: int | None = None
+    pooling: str = ""
     prompt: str = ""
     prompts: dict[str, str] = field(default_factory=dict[str, str])
     labels: tuple[str, ...] = ()

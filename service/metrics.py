@@ -188,6 +188,11 @@ class Metrics:
         """Ask this when the metrics are read: how many texts wait for a batch."""
         self._queue.labels(model).set_function(waiting)
 
+    def unwatch(self, model: str) -> None:
+        """Ask no longer for a model that isn't served any more; what it counted stays."""
+        for gauge in (self._queue, self._running, self._waiting, self._cache_use):
+            gauge.remove_by_labels({"model_name": model})
+
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format; `content_type` is its media type."""
         return generate_latest(self._registry)

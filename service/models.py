@@ -124,6 +124,7 @@ def card_of(
 ) -> ModelCard:
     """What the manifest and the hardware say of a served model."""
     manifest = artifact.manifest
+    sentence = manifest.sentence
     figures = manifest.parity.model_dump(exclude_none=True, exclude={"processor"})
     return ModelCard(
         name=served.name,
@@ -136,6 +137,7 @@ def card_of(
         provider=hardware.provider,
         provider_reason=hardware.reason,
         embedding_dim=served.dim,
+        pooling="+".join(sentence.pooling) if sentence and task is Task.EMBED else "",
         prompt=prompt_of(manifest) if task is Task.EMBED else "",
         prompts=prompts_of(manifest) if task is Task.EMBED else {},
         labels=served.labels,

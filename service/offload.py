@@ -5,6 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+THREADS = 2
+"""How many read and write what is large, tokenizers among them."""
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -18,7 +21,7 @@ class Offload:
 
     # A hop to a thread and back took 0.07 to 0.18 ms where encoding 1 kB took 0.25 ms and 100
     # bytes 0.03 ms: below about 1 kB the hop costs more than the loop gains.
-    def __init__(self, *, threads: int = 2, inline_bytes: int = 1024) -> None:
+    def __init__(self, *, threads: int = THREADS, inline_bytes: int = 1024) -> None:
         self._inline_bytes = inline_bytes
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="anatomy-offload")
 

@@ -1,10 +1,16 @@
-"""The service under uvicorn alone: one process, no Ray."""
+"""The service under uvicorn alone: one process, no Ray; several groups under their prefixes."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.app import create_app
-from service.loading import ModelGroup
+from service.groups import Group
+from service.living import ModelGroup
 from service.logs import log_to_stderr
 from service.metrics import Metrics
 from service.registry import Registry
@@ -14,18 +20,74 @@ GRACEFUL_STOP_S = 10
 """How long streams may go on after Ctrl-C; a reader that has stalled would hold the process."""
 
 
-def build_app(settings: ServiceSettings) -> ASGIApp:
+class UnderPrefix:
+    """An application that is reached under a prefix and, being asked, knows nothing of it."""
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix.rstrip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if self._prefix and (path + "/").startswith(self._prefix + "/"):
+            scope = {
+                **scope,
+                "root_path": "",
+                "app_root_path": self._prefix,  # for those who tell the address
+                "path": path.removeprefix(self._prefix) or "/",
+            }
+        await self._app(scope, receive, send)
+
+
+def build_app(settings: ServiceSettings) -> Starlette:
     """The application with its models, which load when the server starts."""
+    return build_group(settings, Group.of(settings), Registry())
+
+
+def build_group(settings: ServiceSettings, group: Group, registry: Registry) -> Starlette:
+    """The application of one group, whose models are loaded when the server starts."""
     log_to_stderr()
-    registry, metrics = Registry(), Metrics()
-    group = ModelGroup(settings, registry, metrics)
-    return create_app(registry, settings, metrics, lifespan=group.lifespan)
+    metrics = Metrics()
+    models = ModelGroup(settings, registry, metrics, group.models)
+    return create_app(registry, settings, metrics, lifespan=models.lifespan, control=models)
 
 
-def run(settings: ServiceSettings) -> None:
+def build_groups(settings: ServiceSettings, groups: Sequence[Group]) -> Starlette:
+    """All groups in one process, each under its prefix."""
+    registries = {group.prefix: Registry() for group in groups}
+
+    def prefix_of(name: str) -> str | None:
+        """Looked up when it is asked for: what another group serves may have changed."""
+        for prefix, registry in registries.items():
+            if any(card.name == name for card in registry.cards()):
+                return prefix
+        return None
+
+    apps: dict[str, Starlette] = {}
+    for group in groups:
+        registry = registries[group.prefix]
+        registry.elsewhere = prefix_of
+        apps[group.prefix] = build_group(settings, group, registry)
+    if list(apps) == ["/"]:
+        return apps["/"]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            for app in apps.values():
+                await stack.enter_async_context(app.router.lifespan_context(app))
+            yield
+
+    # The longest prefix that fits a path answers.
+    by_length = sorted(apps, key=len, reverse=True)
+    routes = [Mount(prefix, UnderPrefix(apps[prefix], prefix)) for prefix in by_length]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def run(settings: ServiceSettings, groups: Sequence[Group]) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     uvicorn.run(
-        build_app(settings),
+        build_groups(settings, groups),
         host=settings.host,
         port=settings.port,
         log_level="warning",

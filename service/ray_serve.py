@@ -9,21 +9,41 @@ Ray's Python proxy on an empty application).
 # pyright: reportUnknownMemberType=false, reportUntypedClassDecorator=false
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
 
+import asyncio
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Mapping
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp
 
-from service.plain import GRACEFUL_STOP_S, build_app
+from service.errors import Conflict, UnusableModel
+from service.groups import Group
+from service.living import ModelGroup as LivingModels
+from service.living import Wanted
+from service.plain import GRACEFUL_STOP_S
+from service.replica import (
+    DEPLOYMENT,
+    Models,
+    Replica,
+    application,
+    arguments,
+    as_json,
+    changed_configs,
+    scale_of,
+    specs_of_told,
+)
+from service.scaling import QUEUE
 from service.settings import ServiceSettings
+from service.specs import ModelSpec
 
 ENVIRONMENT: dict[str, str] = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -42,30 +62,198 @@ ENVIRONMENT: dict[str, str] = {
 MAX_ONGOING_REQUESTS = 4096
 """Above what the engines admit: they refuse with the reason and a Retry-After, Serve can't."""
 
+SEEN_WITHIN_S = 60.0
+"""How long Serve may take to bring a change to every replica, which have loaded it already."""
+
+POLL_S = 0.1
+
 
 def build(args: Mapping[str, Any]) -> Any:
-    """The Serve application for `args`, which are fields of `ServiceSettings`.
+    """The Serve application for `args`: fields of `ServiceSettings`, and under `group` those of a
+    `Group`, which without are one group at `/`.
 
-    What `import_path` names in a Serve configuration (`deploy/kubernetes/`).
+    What `import_path` names in a Serve configuration (`deploy/kubernetes/`). `user_config` has the
+    models as they are now.
     """
     from ray import serve
 
-    settings = ServiceSettings(**args)
+    settings, group = arguments(args)
 
     @serve.deployment(
-        name="ModelGroup",
+        name=DEPLOYMENT,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        # Accounting only: on two cores, a replica that asked for one would wait for Ray's own.
-        ray_actor_options={"num_cpus": 0},
+        user_config=Models(models=group.models).as_config(),
         health_check_period_s=5,
         graceful_shutdown_timeout_s=GRACEFUL_STOP_S,
+        **scale_of(group),
     )
     @serve.ingress()
     class ModelGroup:
+        def __init__(self) -> None:
+            self.replica = Replica(settings, group, EveryReplica)
+
         def __serve_build_asgi_app__(self) -> ASGIApp:
-            return build_app(settings)
+            return self.replica.app()
+
+        async def reconfigure(self, config: Mapping[str, Any]) -> None:
+            await self.replica.reconfigure(Models.model_validate(config))
+
+        async def stage(self, base: list[Any], wanted: list[Any], change: str) -> dict[str, Any]:
+            return await self.replica.stage(base, wanted, change)
+
+        async def discard(self, change: str) -> None:
+            await self.replica.models.discard(change)
+
+        async def told(self) -> dict[str, Any]:
+            return self.replica.told()
+
+        async def record_autoscaling_stats(self) -> dict[str, float]:
+            return {QUEUE: self.replica.models.at_hand}
 
     return ModelGroup.bind()
+
+
+class EveryReplica:
+    """Changes the models of all replicas of the group: each loads what is new, then Serve's
+    configuration is changed, which every replica follows, those that start later too.
+    """
+
+    def __init__(self, here: LivingModels) -> None:
+        self._here = here
+
+    @property
+    def wanted(self) -> Wanted:
+        """The models that are served, in their order."""
+        return self._here.wanted
+
+    def names(self) -> Mapping[ModelSpec, Sequence[str]]:
+        """The names that each model is served under, its own first."""
+        return self._here.names()
+
+    async def replicas(self) -> list[dict[str, Any]]:
+        """What each replica says of its models."""
+        return await self._ask_all("told")
+
+    async def change(self, base: Wanted, wanted: Wanted) -> None:
+        """Serve `wanted` in the place of `base`, everywhere. Raises `UnusableModel`, `Conflict`."""
+        change = uuid.uuid4().hex
+        try:
+            # Here first: what can't be used is refused before anybody else looks at it, and what
+            # has to be exported is there for the replicas that have the same disk.
+            names = await self._here.stage(base, wanted, change)
+            raise_refusal(await self._ask_all("stage", as_json(base), as_json(wanted), change))
+            await asyncio.to_thread(deploy, app_name(), wanted, names)
+        except BaseException:
+            await asyncio.shield(self._let_go(change))
+            raise
+        await self._seen_everywhere(wanted)
+
+    async def _let_go(self, change: str) -> None:
+        """Close what was staged; replicas that can't be asked do so by themselves after a while."""
+        await self._here.discard(change)
+        with suppress(Conflict):
+            await self._ask_all("discard", change)
+
+    async def _seen_everywhere(self, wanted: Wanted) -> None:
+        """Wait until every replica serves `wanted`. Raises `Conflict` if one doesn't in time."""
+        until = time.monotonic() + SEEN_WITHIN_S
+        while time.monotonic() < until:
+            told = await self.replicas()
+            if all(specs_of_told(one) == wanted for one in told):
+                return
+            failures = [one["failure"] for one in told if "failure" in one]
+            if failures:
+                raise Conflict(f"the change is made, but a replica can't follow it: {failures[0]}")
+            await asyncio.sleep(POLL_S)
+        raise Conflict(
+            f"the change is made, but not every replica follows it after {SEEN_WITHIN_S:g} s; "
+            "GET /admin/models has what each says"
+        )
+
+    async def _ask_all(self, method: str, *args: Any) -> list[Any]:
+        """The answer of every replica that runs. Raises `Conflict` where they can't be asked.
+
+        A replica that takes over a configuration can't be asked meanwhile, the list of those that
+        can is behind by a moment, and one may die: all are asked again then, so that what is asked
+        has to bear it.
+        """
+        from ray import serve
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import DeploymentUnavailableError
+
+        handle = serve.get_deployment_handle(DEPLOYMENT, app_name())
+        until = time.monotonic() + SEEN_WITHIN_S
+        while time.monotonic() < until:
+            running = await asyncio.to_thread(steady_replicas, app_name())
+            if running:
+                with suppress(DeploymentUnavailableError, RayActorError):
+                    found: list[Any] = await handle.broadcast(method, *args).results_async()
+                    if len(found) >= running:
+                        return found
+            await asyncio.sleep(POLL_S)
+        raise Conflict(
+            f"the replicas are changing, and can't be asked within {SEEN_WITHIN_S:g} s; try again"
+        )
+
+
+def steady_replicas(app: str) -> int:
+    """How many replicas of a group run; 0 while one of them takes over a configuration."""
+    from ray import serve
+
+    deployment = serve.status().applications[app].deployments[DEPLOYMENT]
+    states = cast("Mapping[str, int]", deployment.replica_states)
+    return 0 if states.get("UPDATING") else states.get("RUNNING", 0)
+
+
+def app_name() -> str:
+    """The Serve application that this replica belongs to."""
+    from ray import serve
+
+    return serve.get_replica_context().app_name
+
+
+def raise_refusal(staged: Sequence[Mapping[str, Any]]) -> None:
+    """Raises what the first replica that refuses says."""
+    kinds = {kind.__name__: kind for kind in (Conflict, UnusableModel)}
+    for answer in staged:
+        if "error" in answer:
+            raise kinds.get(answer["error"], UnusableModel)(answer["message"])
+
+
+def deploy(app: str, wanted: Wanted, names: Sequence[str]) -> None:
+    """Change Serve's configuration: `app` serves `wanted`, under `names`, and other groups know.
+
+    Nothing but `user_config` changes, so that no replica is restarted.
+    """
+    import ray
+
+    controller = serve_controller()
+    stored: Any = ray.get(controller.get_app_configs.remote())
+    configs = {name: config.model_dump(exclude_unset=True) for name, config in stored.items()}
+    details: Any = ray.get(controller.get_serve_instance_details.remote())
+    put_into_effect(
+        changed_configs(configs, app, wanted, names).values(), details.get("target_capacity")
+    )
+
+
+def put_into_effect(applications: Iterable[Mapping[str, Any]], capacity: float | None) -> None:
+    """Give Serve these applications, and take from it any others that it was given this way."""
+    import ray
+    from ray.serve.schema import ServeDeploySchema
+
+    config = ServeDeploySchema.model_validate(
+        {"applications": list(applications), "target_capacity": capacity}
+    )
+    ray.get(serve_controller().apply_config.remote(config))
+
+
+def serve_controller() -> Any:
+    """The actor that has Serve's configuration. What `serve deploy` reaches by way of a dashboard,
+    which isn't everywhere."""
+    from ray.serve.context import _get_global_client  # pyright: ignore[reportPrivateUsage]
+
+    client: Any = _get_global_client()
+    return client._controller
 
 
 def proxy_environment(settings: ServiceSettings) -> dict[str, str]:
@@ -105,8 +293,23 @@ def free_port(preferred: int) -> int:
     raise OSError(f"no port from {preferred} on is free on 127.0.0.1")
 
 
-def run(settings: ServiceSettings) -> None:
-    """Start Ray on this machine, serve, and stop both on Ctrl-C or SIGTERM."""
+def all_run() -> bool:
+    """Whether every group runs. Raises `UnusableModel` for one that can't."""
+    from ray import serve
+
+    applications = serve.status().applications
+    for name, found in applications.items():
+        if found.status == "DEPLOY_FAILED":
+            raise UnusableModel(f"the group {name!r} can't be served: {found.message}")
+    return all(found.status == "RUNNING" for found in applications.values())
+
+
+def run(settings: ServiceSettings, groups: Sequence[Group], prefixes: Mapping[str, str]) -> None:
+    """Start Ray on this machine, serve, and stop both on Ctrl-C or SIGTERM.
+
+    `prefixes` has the route prefix of each model's group. Raises `UnusableModel` when Serve gives
+    a group up.
+    """
     for name, value in (ENVIRONMENT | proxy_environment(settings)).items():
         os.environ.setdefault(name, value)
     import ray
@@ -127,7 +330,17 @@ def run(settings: ServiceSettings) -> None:
     )
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})
-        serve.run(build(settings.model_dump(mode="json")), name="anatomy", route_prefix="/")
+        applications = [
+            application(
+                settings,
+                group,
+                {name: prefix for name, prefix in prefixes.items() if prefix != group.prefix},
+            )
+            for group in groups
+        ]
+        put_into_effect(applications, None)
+        while not stopping.wait(POLL_S) and not all_run():
+            pass
         stopping.wait()
     finally:
         serve.shutdown()

@@ -15,6 +15,8 @@ from pydantic_settings import (
 from export.catalogue import default_cache_folder
 
 ENVIRONMENT_PREFIX = "ANATOMY_"
+CLIENT_VARIABLES = frozenset({"admin_key"})
+"""What those who ask the service have in their environment; a service passes it over."""
 
 
 class StrictEnvironment(EnvSettingsSource):
@@ -28,7 +30,7 @@ class StrictEnvironment(EnvSettingsSource):
         prefix = self.env_prefix.lower()
         for variable, value in self.env_vars.items():
             name = variable.lower().removeprefix(prefix)
-            is_ours = variable.lower().startswith(prefix)
+            is_ours = variable.lower().startswith(prefix) and name not in CLIENT_VARIABLES
             if is_ours and name not in self.settings_cls.model_fields:
                 values[name] = value
         return values
@@ -75,6 +77,11 @@ class ServiceSettings(BaseSettings):
         description="File of API keys, a line `name sha256` each; `anatomy key NAME` makes them. "
         "None: everybody may ask.",
     )
+    admin_keys_file: Path | None = Field(
+        default=None,
+        description="File of the keys of those who may load, unload and swap models while the "
+        "service runs, written as api_keys_file is. None: there is no such route.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Origins of web pages that may ask, separated by commas; * is every page.",
@@ -101,6 +108,13 @@ class ServiceSettings(BaseSettings):
         gt=0,
         le=3600,
         description="Longest wait for a reader to take one event of a stream, in seconds.",
+    )
+    drain_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Longest that a model which was unloaded or swapped goes on for the requests "
+        "that it still has, in seconds.",
     )
     max_inputs: int = Field(default=2048, ge=1, le=65536, description="Most inputs in one request.")
     max_choices: int = Field(
@@ -170,7 +184,7 @@ class ServiceSettings(BaseSettings):
     def _expand_home(cls, value: Path) -> Path:
         return value.expanduser()
 
-    @field_validator("api_keys_file")
+    @field_validator("api_keys_file", "admin_keys_file")
     @classmethod
     def _expand_home_of_keys(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()

@@ -9,15 +9,16 @@ import orjson
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from service.api import bodies
+from service.api.answers.ranking import ClassificationList
+from service.api.described import COMPUTES, DescribedRoute, post
 from service.api.exchange import Exchange, answered, exchange_of
 from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, ModelName, Texts
 from service.api.responses import BYTES_PER_NUMBER, require_finite, told, usage
 from service.engines.pooling import ranked, softmax, unit
 from service.errors import InvalidRequest
-from service.messages import Floats, Inputs, Truncation
+from service.messages import Floats, Inputs, Task, Truncation
 from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import Tokenizing
@@ -80,10 +81,20 @@ class Classify:
     limits: bodies.BodyLimits
     now: Callable[[], float]
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[DescribedRoute]:
         """The routes that this dialect answers."""
         return [
-            Route(path, self.classify, methods=["POST"]) for path in ("/v1/classify", "/classify")
+            post(
+                path,
+                self.classify,
+                group="Classification and ranking",
+                body=ClassifyBody,
+                answer=ClassificationList,
+                raises=COMPUTES,
+                task=Task.CLASSIFY,
+                example={"input": "a domesticated animal that barks"},
+            )
+            for path in ("/v1/classify", "/classify")
         ]
 
     async def classify(self, request: Request) -> Response:

@@ -8,11 +8,13 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 
 from service.api.exchange import Dialect, exchange_of
 from service.errors import (
     AnatomyError,
     BodyTooLarge,
+    Conflict,
     DeadlineExceeded,
     EngineFailure,
     InspectionOff,
@@ -21,6 +23,7 @@ from service.errors import (
     Overloaded,
     TooManyTokens,
     UnknownModel,
+    UnusableModel,
 )
 
 
@@ -52,6 +55,8 @@ ANSWERS: tuple[tuple[type[AnatomyError], Answer], ...] = (
     (UnknownModel, Answer(404, "invalid_request_error", "model_not_found", 424, "Backend")),
     # The model is there: it is the state of the service that is in the way.
     (InspectionOff, Answer(409, "invalid_request_error", "inspection_off", 409, "Validation")),
+    (UnusableModel, Answer(422, "invalid_request_error", "model_unusable", 422, "Validation")),
+    (Conflict, Answer(409, "invalid_request_error", "conflict", 409, "Validation")),
     (BodyTooLarge, Answer(413, "invalid_request_error", "body_too_large", 413, "Validation")),
     (Overloaded, Answer(429, "rate_limit_exceeded", "rate_limit_exceeded", 429, "Overloaded")),
     (DeadlineExceeded, Answer(504, "server_error", "deadline_exceeded", 504, "Backend")),
@@ -132,5 +137,17 @@ def on_http_error(request: Request, error: Exception) -> Response:
         message = f"{message}: {request.method} {request.scope['path']}"[:200]
     status = error.status_code
     answer = Answer(status, "invalid_request_error", code, status, "Validation")
-    headers = dict(error.headers or {})
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(methods_of(request))
     return error_response(message, answer, headers=headers, dialect=exchange.dialect)
+
+
+def methods_of(request: Request) -> list[str]:
+    """What the path of `request` accepts, of all its routes: starlette tells of the first alone."""
+    scope = {**request.scope, "method": ""}
+    routes: list[BaseRoute] = request.app.routes
+    of_path = [route for route in routes if route.matches(scope)[0] is not Match.NONE]
+    return sorted(
+        {name for route in of_path if isinstance(route, Route) for name in route.methods or ()}
+    )

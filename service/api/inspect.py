@@ -7,11 +7,13 @@ from typing import Annotated
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from service.api import bodies
+from service.api.answers.inspection import InspectionAnswer
+from service.api.described import COMPUTES, DescribedRoute, post
 from service.api.exchange import answered, exchange_of
 from service.api.openai_types import STOP_AT_FIRST, ModelName
+from service.errors import InspectionOff
 from service.inspection.desk import InspectionDesk
 from service.inspection.encoding import BINARY, NumberType, as_json, as_safetensors
 from service.inspection.inquiry import Inquiry, Part
@@ -76,9 +78,19 @@ class Inspect:
     limits: bodies.BodyLimits
     texts: TextLimits
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[DescribedRoute]:
         """The route that this dialect answers."""
-        return [Route("/v1/inspect", self.inspect, methods=["POST"])]
+        return [
+            post(
+                "/v1/inspect",
+                self.inspect,
+                group="Inspection",
+                body=InspectBody,
+                answer=InspectionAnswer,
+                raises=(*COMPUTES, InspectionOff),
+                example={"text": "time flies like an arrow", "layers": [0], "heads": [0]},
+            )
+        ]
 
     async def inspect(self, request: Request) -> Response:
         """The answer as JSON, or as safetensors to whoever accepts `application/octet-stream`."""

@@ -22,6 +22,9 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """What probes ask, which have no key: it says that a process lives, and nothing else."""
 
+ADMIN_PATHS = "/admin/"
+"""Under which models are changed. Keys of the others don't open it, nor its keys anything else."""
+
 
 class KeyFileError(Exception):
     """A file of keys that can't be used; the message says which line, and never a key."""
@@ -83,21 +86,32 @@ def digest_of(key: str) -> str:
 
 
 class RequireKey:
-    """Refuses requests without a key, whatever their path, but for `OPEN_PATHS`."""
+    """Refuses requests without a key, whatever their path, but for `OPEN_PATHS`.
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys) -> None:
+    `admins` are the keys for paths of `ADMIN_PATHS`, in the place of `keys`; either may be absent,
+    and then nothing is asked for.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys | None, admins: ApiKeys | None) -> None:
         self._app = app
         self._keys = keys
+        self._admins = admins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
+        is_admin = self._admins is not None and scope["path"].startswith(ADMIN_PATHS)
+        keys = self._admins if is_admin else self._keys
+        if keys is None:
+            await self._app(scope, receive, send)
+            return
         exchange, key = exchange_of(scope), key_of(scope)
-        holder = None if key is None else self._keys.holder(key)
+        holder = None if key is None else keys.holder(key)
         if holder is None:
             exchange.refusal = UNAUTHORIZED.code
-            said = "no API key was sent" if key is None else "the API key is not known"
+            kind = "admin key" if is_admin else "API key"
+            said = f"no {kind} was sent" if key is None else f"the {kind} is not known"
             answer = error_response(
                 f"{said}; send one as 'Authorization: Bearer …'",
                 UNAUTHORIZED,

@@ -8,16 +8,25 @@ import numpy as np
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from service.api import bodies
+from service.api.answers.openai import (
+    ChatCompletion,
+    ChatCompletionEvent,
+    Completion,
+    CompletionEvent,
+    EmbeddingList,
+    ModelList,
+    ModelObject,
+)
+from service.api.described import COMPUTES, LOOKS_UP, DescribedRoute, get, post
 from service.api.exchange import answered, exchange_of
 from service.api.openai_generation import OpenAIGeneration
-from service.api.openai_types import EmbeddingsBody
+from service.api.openai_types import ChatBody, CompletionsBody, EmbeddingsBody
 from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, told, usage
 from service.engines.pooling import unit
-from service.errors import InvalidRequest
-from service.messages import Floats, Inputs, ModelCard
+from service.errors import InvalidRequest, NotReady
+from service.messages import Floats, Inputs, ModelCard, Task
 from service.offload import Offload
 from service.registry import Registry
 from service.tokenizing import Tokenizing
@@ -33,14 +42,53 @@ class OpenAI:
     limits: bodies.BodyLimits
     generation: OpenAIGeneration
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[DescribedRoute]:
         """The routes that this dialect answers."""
+        group = "OpenAI"
         return [
-            Route("/v1/models", self.models, methods=["GET"]),
-            Route("/v1/models/{name:path}", self.model, methods=["GET"]),
-            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
-            Route("/v1/completions", self.generation.completions, methods=["POST"]),
-            Route("/v1/chat/completions", self.generation.chat, methods=["POST"]),
+            get("/v1/models", self.models, group=group, answer=ModelList, raises=(NotReady,)),
+            get(
+                "/v1/models/{name:path}",
+                self.model,
+                group=group,
+                answer=ModelObject,
+                raises=LOOKS_UP,
+            ),
+            post(
+                "/v1/embeddings",
+                self.embeddings,
+                group=group,
+                body=EmbeddingsBody,
+                answer=EmbeddingList,
+                raises=COMPUTES,
+                task=Task.EMBED,
+                example={"input": ["time flies", "like an arrow"]},
+            ),
+            post(
+                "/v1/completions",
+                self.generation.completions,
+                group=group,
+                body=CompletionsBody,
+                answer=Completion,
+                events=CompletionEvent,
+                raises=COMPUTES,
+                task=Task.GENERATE,
+                example={"prompt": "Time flies", "max_tokens": 16},
+            ),
+            post(
+                "/v1/chat/completions",
+                self.generation.chat,
+                group=group,
+                body=ChatBody,
+                answer=ChatCompletion,
+                events=ChatCompletionEvent,
+                raises=COMPUTES,
+                task=Task.GENERATE,
+                example={
+                    "messages": [{"role": "user", "content": "What does time do?"}],
+                    "max_tokens": 16,
+                },
+            ),
         ]
 
     async def models(self, request: Request) -> Response:

@@ -6,7 +6,8 @@ it is. Checks over several fields, or that need the model, are where the request
 
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from service.api.bodies import RequestBody
 from service.messages import Truncation
@@ -62,6 +63,18 @@ Texts: TypeAlias = Annotated[
         custom_error_message="accepted are a string, or a list that isn't empty of strings, of "
         "token ids, or of lists of token ids",
     ),
+]
+
+
+def _refuse_true(value: bool) -> bool:
+    if value:
+        raise PydanticCustomError("not_stored", "nothing is stored here; accepted is false")
+    return value
+
+
+# A literal False would take 0 as well: they are equal.
+NotStored: TypeAlias = Annotated[
+    bool, AfterValidator(_refuse_true), WithJsonSchema({"type": "boolean", "const": False})
 ]
 
 ModelName: TypeAlias = Annotated[
@@ -275,7 +288,7 @@ class ChatBody(SamplingBody):
     reasoning_effort: Unsupported = None
     verbosity: Unsupported = None
     web_search_options: Unsupported = None
-    store: Literal[False] | None = None
+    store: NotStored | None = None
     service_tier: Literal["auto", "default"] | None = None
     metadata: dict[str, str] | None = Field(None, description="Accepted, without effect.")
     safety_identifier: str | None = Field(None, description="Accepted, without effect.")

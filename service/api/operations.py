@@ -5,9 +5,12 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from service.api.answers.operations import Alive, Index, Info, Ready
+from service.api.described import DescribedRoute, get
 from service.api.responses import json_response
+from service.api.tei_info import tei_info
+from service.errors import NotReady
 from service.messages import ModelCard
 from service.metrics import Metrics
 from service.registry import Registry
@@ -25,14 +28,15 @@ class Operations:
     settings: ServiceSettings
     metrics: Metrics
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[DescribedRoute]:
         """The routes that operators ask."""
+        group = "Operations"
         return [
-            Route("/", self.index, methods=["GET"]),
-            Route("/health", self.health, methods=["GET"]),
-            Route("/ready", self.ready, methods=["GET"]),
-            Route("/info", self.info, methods=["GET"]),
-            Route("/metrics", self.prometheus, methods=["GET"]),
+            get("/", self.index, group=group, answer=Index),
+            get("/health", self.health, group=group, answer=Alive),
+            get("/ready", self.ready, group=group, answer=Ready, raises=(NotReady,)),
+            get("/info", self.info, group=group, answer=Info),
+            get("/metrics", self.prometheus, group=group, answer=str, media_type="text/plain"),
         ]
 
     async def index(self, request: Request) -> Response:
@@ -47,17 +51,28 @@ class Operations:
         return json_response({"status": "alive"})
 
     async def ready(self, request: Request) -> Response:
-        """`GET /ready`: 200 when every model answers, 503 before and while stopping."""
+        """`GET /ready`: 200 when every model answers, 503 before and while stopping.
+
+        What is being loaded beside them is named.
+        """
         del request
         self.registry.require_ready()
-        return json_response({"status": "ready"})
+        loading = sorted(self.registry.loading)
+        return json_response({"status": "ready", **({"loading": loading} if loading else {})})
 
     async def info(self, request: Request) -> Response:
         """`GET /info`: the served models, where they run and why there, and the limits."""
         del request
         limits = {name: getattr(self.settings, name) for name in SHOWN_LIMITS}
-        models = [_info(card) for card in self.registry.cards()]
-        return json_response({"ready": self.registry.ready, "models": models, "limits": limits})
+        cards = self.registry.cards()
+        told: dict[str, Any] = {
+            "ready": self.registry.ready,
+            "models": [_info(card) for card in cards],
+            "limits": limits,
+        }
+        if cards:
+            told.update(tei_info(cards[0], self.settings))
+        return json_response(told)
 
     async def prometheus(self, request: Request) -> Response:
         """`GET /metrics`: every metric, in Prometheus' text format."""
@@ -70,4 +85,4 @@ class Operations:
 def _info(card: ModelCard) -> dict[str, Any]:
     told = {field.name: getattr(card, field.name) for field in fields(card)}
     told["generation"] = card.generation.model_dump(exclude_defaults=True)
-    return {name: value for name, value in told.items() if value not in (None, (), {})}
+    return {name: value for name, value in told.items() if value not in (None, "", (), {})}

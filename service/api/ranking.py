@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from service.api import bodies
+from service.api.answers.ranking import RankedList, ScoreList
+from service.api.described import COMPUTES, DescribedRoute, post
 from service.api.exchange import Exchange, answered, exchange_of
 from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, ModelName, TextOrTexts
 from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, told, usage
@@ -194,14 +195,37 @@ class Ranking:
     limits: bodies.BodyLimits
     now: Callable[[], float]
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[DescribedRoute]:
         """The routes that this dialect answers."""
-        return [
-            Route("/v1/rerank", self.rerank, methods=["POST"]),
-            Route("/v2/rerank", self.rerank, methods=["POST"]),
-            Route("/v1/score", self.score, methods=["POST"]),
-            Route("/score", self.score, methods=["POST"]),
+        group = "Classification and ranking"
+        ranking = [
+            post(
+                path,
+                self.rerank,
+                group=group,
+                body=RerankBody,
+                answer=RankedList,
+                raises=COMPUTES,
+                example={
+                    "query": "What do insects eat?",
+                    "documents": ["Fruit flies like a banana.", "Time flies."],
+                },
+            )
+            for path in ("/v1/rerank", "/v2/rerank")
         ]
+        scoring = [
+            post(
+                path,
+                self.score,
+                group=group,
+                body=ScoreBody,
+                answer=ScoreList,
+                raises=COMPUTES,
+                example={"text_1": "Time flies.", "text_2": ["Hours pass.", "A banana."]},
+            )
+            for path in ("/v1/score", "/score")
+        ]
+        return ranking + scoring
 
     async def rerank(self, request: Request) -> Response:
         """Documents by how relevant they are to a query, the most relevant first."""

@@ -4,24 +4,28 @@ Its routes name no model: each is answered by the service's default for the task
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from service.api import bodies
+from service.api.answers import tei as answers
+from service.api.described import COMPUTES, READS_TEXT, DescribedRoute, Handler, post
 from service.api.exchange import Dialect, Exchange, answered, exchange_of
 from service.api.ranking import Comparing, Names
 from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, rows_json
+from service.api.tei_headers import compute_headers, note_compute
 from service.api.tei_types import (
     DecodeBody,
     EmbedAllBody,
     EmbedBody,
     PredictBody,
-    RerankBody,
     SimilarityBody,
+    TeiRerankBody,
     TokenizeBody,
 )
 from service.engines.pooling import ranked, unit
@@ -36,8 +40,6 @@ MOST_NUMBERS = 2**22
 MOST_TOKENS = 2**18
 """Of a request that is only tokenized, or decoded."""
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 @dataclass(frozen=True, slots=True)
 class TextEmbeddingsInference:
@@ -48,26 +50,59 @@ class TextEmbeddingsInference:
     offload: Offload
     limits: bodies.BodyLimits
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[DescribedRoute]:
         """The routes that this dialect answers; errors are told in its own shape."""
-        handlers: dict[str, Handler] = {
-            "/": self.dispatch,
-            "/embed": self.embed,
-            "/embed_all": self.embed_all,
-            "/predict": self.predict,
-            "/rerank": self.rerank,
-            "/similarity": self.similarity,
-            "/tokenize": self.tokenize,
-            "/decode": self.decode,
-        }
+        any_body = EmbedBody | TeiRerankBody | PredictBody
+        insects, time_flies = "Fruit flies like a banana.", "Time flies."
+        one = {"inputs": insects}
+        ranked_texts = {"query": "What do insects eat?", "texts": [insects, time_flies]}
+        compared = {"inputs": {"source_sentence": time_flies, "sentences": [insects]}}
         return [
-            Route(path, self.in_this_dialect(handler), methods=["POST"])
-            for path, handler in handlers.items()
+            self._route("/", self.dispatch, any_body, answers.Dispatched, one),
+            self._route("/embed", self.embed, EmbedBody, answers.Vectors, one),
+            self._route("/embed_all", self.embed_all, EmbedAllBody, answers.VectorsOfTokens, one),
+            self._route("/predict", self.predict, PredictBody, answers.Predictions, one),
+            self._route("/rerank", self.rerank, TeiRerankBody, answers.Ranks, ranked_texts),
+            self._route("/similarity", self.similarity, SimilarityBody, answers.Cosines, compared),
+            self._route(
+                "/tokenize", self.tokenize, TokenizeBody, answers.TokensOfTexts, one, computes=False
+            ),
+            self._route(
+                "/decode",
+                self.decode,
+                DecodeBody,
+                answers.Texts,
+                {"ids": [[101, 102]]},
+                computes=False,
+            ),
         ]
+
+    def _route(
+        self,
+        path: str,
+        handler: Handler,
+        body: Any,
+        answer: Any,
+        example: Mapping[str, Any],
+        *,
+        computes: bool = True,
+    ) -> DescribedRoute:
+        return post(
+            path,
+            self.in_this_dialect(handler),
+            group="text-embeddings-inference",
+            body=body,
+            answer=answer,
+            raises=COMPUTES if computes else READS_TEXT,
+            dialect=Dialect.TEI,
+            counts=computes,
+            example=example,
+        )
 
     def in_this_dialect(self, handler: Handler) -> Handler:
         """`handler`, whose errors have this dialect's shape and whose answers its headers."""
 
+        @wraps(handler)
         async def handle(request: Request) -> Response:
             exchange = exchange_of(request.scope)
             exchange.dialect = Dialect.TEI
@@ -157,17 +192,20 @@ class TextEmbeddingsInference:
                     inputs = await self.tokenizing.texts(
                         model, texts, fields=fields, truncation=body.truncation
                     )
-            scores = exchange.ran(await model.classify(inputs, raw=body.raw_scores))
+            scores = exchange.ran(await model.classify(inputs, raw=body.wants_raw))
             note_compute(exchange, inputs, characters_of(items))
 
             def write() -> Response:
                 require_finite(scores, model.card.name, "score")
                 labels = model.card.labels
                 found = [
-                    [{"score": float(row[place]), "label": labels[place]} for place in ranked(row)]
+                    [
+                        {"score": float(row[place]), "label": labels[place]}
+                        for place in ranked(row)[: body.most]
+                    ]
                     for row in scores
                 ]
-                return json_response(found if is_nested else found[0])
+                return json_response(found if is_nested or body.wants_lists else found[0])
 
             return await self.offload.run(scores.size * BYTES_PER_NUMBER, write)
 
@@ -175,7 +213,7 @@ class TextEmbeddingsInference:
 
     async def rerank(self, request: Request) -> Response:
         """`POST /rerank`: texts by how relevant they are to a query, the most relevant first."""
-        body = await bodies.read(request, RerankBody, self.limits)
+        body = await bodies.read(request, TeiRerankBody, self.limits)
         exchange = exchange_of(request.scope)
         self.tokenizing.require_count(len(body.texts), field="texts")
         names = Names(lambda _: "query", lambda place: f"texts[{place}]")
@@ -315,26 +353,6 @@ class TextEmbeddingsInference:
             return Response(rows_json(found), media_type="application/json")
 
         return await self.offload.run(size, write)
-
-
-def compute_headers(exchange: Exchange, total_s: float) -> dict[str, str]:
-    """What a request took, in whole milliseconds, and how much of it there was."""
-    timings = exchange.timings
-    seconds = {
-        "x-compute-time": total_s,
-        "x-total-time": total_s,
-        "x-tokenization-time": timings.get("tokenize", 0.0),
-        "x-queue-time": timings.get("queue", 0.0),
-        "x-inference-time": timings.get("run", 0.0),
-    }
-    headers = {name: str(round(value * 1000)) for name, value in seconds.items()}
-    counts = {f"x-compute-{what}": str(count) for what, count in exchange.compute.items()}
-    return headers | counts
-
-
-def note_compute(exchange: Exchange, inputs: Inputs, characters: int) -> None:
-    """How much was read, for the headers."""
-    exchange.compute = {"characters": characters, "tokens": inputs.tokens}
 
 
 def items_of(inputs: str | list[str] | list[list[str]]) -> tuple[list[list[str]], bool]:

@@ -59,6 +59,18 @@ class EmbedAllBody(Truncating):
     prompt_name: str | None = Field(None, description="Which of the model's prompts goes first.")
 
 
+class PredictParameters(RequestBody):
+    """What Hugging Face's InferenceClient sends beside a text to classify.
+
+    It sends them always, empty ones too, and reads a list for each text, of one text as well.
+    """
+
+    top_k: int | None = Field(None, ge=1, description="List this many of the likeliest.")
+    function_to_apply: Literal["none"] | None = Field(
+        None, description="none is for the head's own scores, as `raw_scores` is."
+    )
+
+
 class PredictBody(Truncating):
     """`POST /predict`: a text, a pair of texts, or a list of lists of one or two."""
 
@@ -74,9 +86,26 @@ class PredictBody(Truncating):
         ),
     ]
     raw_scores: bool = Field(False, description="The head's own scores, not probabilities.")
+    parameters: PredictParameters | None = None
+
+    @property
+    def wants_lists(self) -> bool:
+        """Whether the answer to one text is a list of lists too."""
+        return self.parameters is not None
+
+    @property
+    def wants_raw(self) -> bool:
+        """Whether scores are asked for, by either name."""
+        more = self.parameters
+        return self.raw_scores or (more is not None and more.function_to_apply == "none")
+
+    @property
+    def most(self) -> int | None:
+        """How many labels are listed; None is all."""
+        return None if self.parameters is None else self.parameters.top_k
 
 
-class RerankBody(Truncating):
+class TeiRerankBody(Truncating):
     """`POST /rerank`."""
 
     query: str = Field(min_length=1)

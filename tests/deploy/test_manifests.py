@@ -15,9 +15,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from service.plain import GRACEFUL_STOP_S
+from service.settings import ServiceSettings
+
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
+OVERLAYS = sorted(path.parent for path in (KUBERNETES / "overlays").glob("*/kustomization.yaml"))
+WITH_RAY = [folder for folder in OVERLAYS if folder.name != "plain"]
 HAPROXY_FLAGS = {
     "RAY_SERVE_ENABLE_HA_PROXY",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED",
@@ -38,28 +42,22 @@ def read_documents(text: str) -> list[dict[str, Any]]:
 
 
 def render(folder: Path) -> list[dict[str, Any]]:
-    """The objects of a kustomization; without a renderer, those of its plain resources."""
+    """The objects of a kustomization, as they would be applied."""
     renderers = {"kubectl": ["kubectl", "kustomize"], "kustomize": ["kustomize", "build"]}
     for program, command in renderers.items():
         if shutil.which(program):
             return read_documents(run(*command, str(folder)))
-    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    if "patches" in kustomization:
-        pytest.skip("neither kubectl nor kustomize is on PATH to apply this overlay's patches")
-    objects: list[dict[str, Any]] = []
-    for resource in kustomization["resources"]:
-        objects += read_documents((folder / resource).read_text())
-    return objects
+    pytest.skip("neither kubectl nor kustomize is on PATH to render the overlays")
 
 
-@pytest.fixture(params=KUSTOMIZATIONS, ids=lambda folder: folder.name)
+@pytest.fixture(params=OVERLAYS, ids=lambda folder: folder.name)
 def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     return render(request.param)
 
 
-@pytest.fixture
-def ray_service(objects: list[dict[str, Any]]) -> dict[str, Any]:
-    (found,) = [item for item in objects if item["kind"] == "RayService"]
+@pytest.fixture(params=WITH_RAY, ids=lambda folder: folder.name)
+def ray_service(request: pytest.FixtureRequest) -> dict[str, Any]:
+    (found,) = [item for item in render(request.param) if item["kind"] == "RayService"]
     return found
 
 
@@ -112,13 +110,24 @@ def unknown_keys(model: BaseModel, given: dict[str, Any], where: str = "") -> It
                 yield from unknown_keys(part, part_given, f"{where}{key}.")
 
 
-@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
-def test_a_kustomization_lists_files_that_exist(folder: Path) -> None:
-    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    assert [name for name in kustomization["resources"] if not (folder / name).exists()] == []
-    if folder.name == "base":
-        files = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
-        assert files == set(kustomization["resources"])
+def test_every_file_is_part_of_an_overlay() -> None:
+    """A resource, patch or component that nothing names would never be applied."""
+    named: set[Path] = set()
+    for path in KUBERNETES.rglob("kustomization.yaml"):
+        listed = yaml.safe_load(path.read_text())
+        generators = listed.get("configMapGenerator", [])
+        files = [
+            *listed.get("resources", []),
+            *listed.get("components", []),
+            *listed.get("configurations", []),
+            *(name for generator in generators for name in generator.get("envs", [])),
+        ]
+        named |= {path} if path.parent in OVERLAYS else set()
+        for name in files:
+            found = (path.parent / name).resolve()
+            assert found.exists(), f"{path}: {name}"
+            named.add(found / "kustomization.yaml" if found.is_dir() else found)
+    assert {path for path in KUBERNETES.rglob("*") if path.is_file()} == named
 
 
 def test_the_ray_service_is_valid(
@@ -224,8 +233,20 @@ def test_pods_wait_for_what_serve_lets_finish(
         assert template["spec"]["terminationGracePeriodSeconds"] >= drain_s + 10
 
 
-def test_containers_can_do_nothing_that_they_need_not(ray_service: dict[str, Any]) -> None:
-    for template in pod_templates(ray_service).values():
+def test_containers_can_do_nothing_that_they_need_not(objects: list[dict[str, Any]]) -> None:
+    templates = [
+        template
+        for item in objects
+        for template in (
+            pod_templates(item).values()
+            if item["kind"] == "RayService"
+            else [item["spec"]["template"]]
+            if item["kind"] == "Deployment"
+            else []
+        )
+    ]
+    assert templates
+    for template in templates:
         pod = template["spec"]
         assert pod["automountServiceAccountToken"] is False
         # Variables such as ANATOMY_PORT=tcp://…, made for a Service, would be read as settings.
@@ -259,3 +280,34 @@ def test_what_is_not_allowed_is_denied(objects: list[dict[str, Any]]) -> None:
         for port in rule["ports"]
     ]
     assert open_to_all == [8000]
+
+
+def test_the_settings_are_ones_that_the_service_accepts(objects: list[dict[str, Any]]) -> None:
+    (settings,) = [item["data"] for item in objects if item["kind"] == "ConfigMap"]
+    values = {name.removeprefix("ANATOMY_").lower(): value for name, value in settings.items()}
+    ServiceSettings(**values)  # refuses what it doesn't know, and what is out of range
+
+
+def test_a_plain_pod_may_take_as_long_as_the_service_does() -> None:
+    objects = render(KUBERNETES / "overlays" / "plain")
+    (pod,) = [item["spec"]["template"]["spec"] for item in objects if item["kind"] == "Deployment"]
+    (container,) = pod["containers"]
+    told_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] >= told_s + GRACEFUL_STOP_S + 10
+
+
+def test_everything_that_selects_plain_pods_finds_them() -> None:
+    objects = render(KUBERNETES / "overlays" / "plain")
+    (labels,) = [
+        item["spec"]["template"]["metadata"]["labels"]
+        for item in objects
+        if item["kind"] == "Deployment"
+    ]
+    selectors = [
+        selector.get("matchLabels", selector)
+        for item in objects
+        for name, selector in item.get("spec", {}).items()
+        if name in ("selector", "podSelector")
+    ]
+    assert len(selectors) == 5  # Deployment, Service, disruption budget, two network policies
+    assert all(selector.items() <= labels.items() for selector in selectors)

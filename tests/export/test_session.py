@@ -1,13 +1,23 @@
 """The pools of a decoder and of its sources, over graphs of one layer that are written by hand."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from export.artifact import ENCODER_GRAPH, GRAPH
-from export.session import CachedSession, Provider, Session, Sources
+from export.session import (
+    CachedSession,
+    Provider,
+    Session,
+    Sources,
+    cpu_quota,
+    memory_limit,
+    usable_cores,
+)
 from service.engines.slots import Slots
 from tests.support.graphs import CACHE, CROSS, VOCAB, save_decoder, save_encoder
 
@@ -144,3 +154,47 @@ def test_wiping_a_row_leaves_nothing_in_it_and_others_alone(
     slots.encode([[0]], [text(4)])
     assert np.array_equal(slots.decode([0], [1], 2), before[:1])
     assert all(np.isfinite(buffer).all() for buffer in cached.pool.values())
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_limit_of_processor_time_bounds_the_threads(
+    tmp_path: Path, files: dict[str, str], cores: float | None
+) -> None:
+    write_all(tmp_path, files)
+    assert cpu_quota(tmp_path) == cores
+    all_cores = usable_cores(tmp_path / "none")
+    assert usable_cores(tmp_path) == min(
+        all_cores, all_cores if cores is None else math.ceil(cores)
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"memory.max": "4096\n"}, 4096),
+        ({"memory.max": "max\n"}, None),
+        ({"memory/memory.limit_in_bytes": "8192\n"}, 8192),
+        ({"memory/memory.limit_in_bytes": f"{2**63 - 4096}\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_limit_of_memory_is_told(
+    tmp_path: Path, files: dict[str, str], limit: int | None
+) -> None:
+    write_all(tmp_path, files)
+    assert memory_limit(tmp_path) == (limit or memory_limit(tmp_path / "none"))
+
+
+def write_all(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)

@@ -3,75 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from export.artifact import (
-    ENCODER_GRAPH,
-    FORMAT_VERSION,
-    GRAPH,
-    Arrays,
-    ArtifactError,
-    GenerationDefaults,
-    Kind,
-    Manifest,
-    Parity,
-    Precision,
-    ServedOutput,
-    digests,
-    write_golden,
-    write_manifest,
-)
-from export.session import Provider, Session
-from model_core.tokenization import Tokenizer
+from export.artifact import ENCODER_GRAPH, GRAPH, ArtifactError, GenerationDefaults, Kind
 from service.app import create_app
-from service.engines.pooling import pack
-from service.loading import ModelGroup
+from service.living import ModelGroup
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
-from tests.support.checkpoints import VOCAB, write_tokenizer
-from tests.support.graphs import CACHE, CROSS, save_decoder, save_encoder
+from tests.support.artifacts import OWN, golden, write_artifact
 from tests.support.service import client_of
-
-OWN = GenerationDefaults(
-    decoder_start=(1,), forced_first=40, suppressed=(2, 3), beams=4, max_source_tokens=24
-)
-
-
-def golden(folder: Path) -> dict[str, tuple[Arrays, Arrays]]:
-    source: Arrays = dict(pack([[4, 5, 6], [7]], token_types=False))
-    (*cross,) = Session(folder / ENCODER_GRAPH, Provider.CPU, 1).run(source, CROSS.names)
-    feeds: Arrays = {
-        "input_ids": np.array([[1], [2]]), "lengths": np.array([0, 0]),
-        "logit_index": np.array([0, 1]), "source_lengths": source["lengths"],
-        **{name: np.zeros((2, 1, 4, CACHE.head_dim), np.float32) for name in CACHE.names},
-        **dict(zip(CROSS.names, cross, strict=True)),
-    }  # fmt: skip
-    (logits,) = Session(folder / GRAPH, Provider.CPU, 1).run(feeds, ["logits"])
-    return {
-        ENCODER_GRAPH: (source, dict(zip(CROSS.names, cross, strict=True))),
-        GRAPH: (feeds, {"logits": logits}),
-    }
-
-
-def write_artifact(folder: Path, **changes: Any) -> Path:
-    folder.mkdir()
-    save_encoder(folder / ENCODER_GRAPH)
-    save_decoder(folder / GRAPH)
-    write_tokenizer(folder)
-    Tokenizer.from_files({"tokenizer.json": folder / "tokenizer.json"}).save(folder)
-    write_golden(folder, changes.pop("golden", None) or golden(folder))
-    values = {
-        "format_version": FORMAT_VERSION, "name": "tiny", "kind": Kind.ENCODER_DECODER,
-        "family": "none", "config": {}, "precision": Precision.FP32, "inputs": (), "outputs": (),
-        "served": (ServedOutput(name="tiny", output="logits"),), "vocab_size": VOCAB,
-        "max_tokens": 16, "cache": CACHE, "cross": CROSS, "generation": OWN, "source": "a test",
-        "licence": "none", "created": 0, "tools": {}, "files": digests(folder),
-        "parity": Parity(largest_error=0.0, smallest_cosine=1.0, processor="any"),
-    }  # fmt: skip
-    write_manifest(folder, Manifest.model_validate(values | changes))
-    return folder
 
 
 def group_of(folder: Path) -> ModelGroup:

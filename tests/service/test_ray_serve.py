@@ -4,8 +4,12 @@ import socket
 
 import pytest
 
-from service.ray_serve import free_port, is_loopback, proxy_environment
+from service.groups import Autoscaling, Group
+from service.ray_serve import build, free_port, is_loopback, proxy_environment
+from service.replica import Models, application
+from service.scaling import QueuePolicy
 from service.settings import ServiceSettings
+from service.specs import ModelSpec
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
@@ -28,3 +32,20 @@ def test_a_taken_port_is_replaced() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert free_port(preferred=port) != port
+
+
+@pytest.mark.ray
+def test_serve_takes_a_group_with_its_policy_and_its_models() -> None:
+    group = Group(
+        name="writers",
+        prefix="/writers",
+        models=(ModelSpec(source="smollm2"),),
+        autoscaling=Autoscaling(min=1, max=4, target_queue=6),
+    )
+    deployment = build(application(ServiceSettings(), group, {})["args"])._bound_deployment
+    config = deployment._deployment_config
+    scaling = config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (1, 4)
+    assert Models.model_validate(config.user_config).models == group.models
+    assert scaling.policy.get_policy() is QueuePolicy
+    assert scaling.policy.policy_kwargs == {"target_queue": 6}

@@ -120,7 +120,7 @@ class FakeEmbeddingModel:
         dim: int = 8,
         fill: float | None = None,
     ) -> None:
-        self.card = card(name, Task.EMBED, max_tokens, dim=dim)
+        self.card = replace(card(name, Task.EMBED, max_tokens, dim=dim), pooling="mean")
         self.tokenizer = fake_tokenizer()
         self._dim = dim
         self._fill = fill
@@ -153,7 +153,7 @@ class FakeClassificationModel:
         texts = inputs.token_ids
         scores = np.full((len(texts), 3), 0.125, np.float32)
         for row, ids in enumerate(texts):
-            scores[row, ids[1] % 3] = 0.75
+            scores[row, ids[min(1, len(ids) - 1)] % 3] = 0.75
         return Computed(scores * (8 if raw else 1), QUEUE_S, RUN_S)
 
 

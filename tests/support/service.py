@@ -64,6 +64,12 @@ async def openai_of(app: Starlette) -> AsyncIterator[AsyncOpenAI]:
         )
 
 
+async def document_of(app: Starlette) -> dict[str, Any]:
+    """What `app` says of itself in `/openapi.json`."""
+    async with in_place(app) as client:
+        return (await client.get("/openapi.json")).raise_for_status().json()
+
+
 def in_place(app: Starlette) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url=BASE_URL

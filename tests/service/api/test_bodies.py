@@ -142,6 +142,8 @@ REFUSED = [
     ("chat/completions", {"logprobs": 1}, 400, "logprobs"),
     ("chat/completions", {"tools": [{"type": "function"}]}, 400, "tools"),
     ("chat/completions", {"tools": []}, 400, "tools"),
+    ("chat/completions", {"store": True}, 400, "store"),
+    ("chat/completions", {"store": 0}, 400, "store"),
     ("chat/completions", {"tool_choice": "auto"}, 400, "tool_choice"),
     (
         "chat/completions",

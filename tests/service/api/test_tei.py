@@ -71,6 +71,15 @@ async def test_labels_come_with_the_likeliest_first_nested_for_several() -> None
     assert [item["score"] for item in raw] == [6.0, 1.0, 1.0]
 
 
+async def test_what_hugging_faces_client_sends_beside_a_text_is_taken() -> None:
+    plain = (await posted("/predict", {"inputs": "a"})).json()
+    assert (await posted("/predict", {"inputs": "a", "parameters": {}})).json() == [plain]
+    cut = await posted("/predict", {"inputs": "a", "parameters": {"top_k": 2}})
+    assert cut.json() == [plain[:2]]
+    raw = await posted("/predict", {"inputs": "a", "parameters": {"function_to_apply": "none"}})
+    assert raw.json() == [(await posted("/predict", {"inputs": "a", "raw_scores": True})).json()]
+
+
 async def test_a_pair_is_predicted_on_together() -> None:
     pair = (await posted("/predict", {"inputs": ["a", "b"]})).json()
     assert pair[0]["label"] == "verb"

@@ -17,7 +17,7 @@ from transformers import BertModel
 
 from service.app import create_app
 from service.inspection.model import InspectedModel, Seen
-from service.loading import ModelGroup
+from service.living import ModelGroup
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings

@@ -1,0 +1,3 @@
+"""What the dialects answer, as types: `/openapi.json` is made from them, and tests hold the service
+to it.
+"""
