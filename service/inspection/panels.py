@@ -156,7 +156,8 @@ def findings(seen: Seen) -> list[str]:
     served = answer["graph"]["served"]
     lines.append(
         f"shown in float32; what is served, in {served['precision']}, is at most "
-        f"{served['distance']['largest_error']:.1e} of the outputs' scale away"
+        f"{served['distance']['largest_error']:.1e} of the outputs' scale away, on the texts that "
+        "it was exported with"
     )
     return lines
 

@@ -16,13 +16,31 @@ from safetensors.numpy import load as load_safetensors
 from transformers import BertModel
 
 from service.app import create_app
+from service.errors import UnknownModel
 from service.inspection.model import InspectedModel, Seen
 from service.living import ModelGroup
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
+from service.specs import ModelSpec
 from tests.support.inspected import LABELS
+from tests.support.schema import require_told, strict
 from tests.support.service import client_of, served
+
+
+@pytest.mark.parametrize("body", [
+    {"model": "embedder", "text": "ab", "second": "c", "include": ["pattern", "pooled"]},
+    {"model": "classifier", "text": "ab", "include": ["class_scores", "attributions", "q"]},
+    {"model": "writer", "text": "ab", "include": ["next_tokens", "logit_lens", "k"]},
+    {"model": "translator", "text": "ab", "include": ["pattern", "bias", "residual_norms"]},
+])  # fmt: skip
+async def test_answers_are_as_the_document_tells(
+    client: httpx.AsyncClient, body: dict[str, Any]
+) -> None:
+    document = strict((await client.get("/openapi.json")).json())
+    answer = await client.post("/v1/inspect", json=body)
+    assert answer.status_code == 200, answer.text
+    require_told(document, "/v1/inspect", "post", answer)
 
 
 @asynccontextmanager
@@ -306,3 +324,18 @@ async def test_more_inspections_than_places_are_told_to_come_again(
     assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429, 429]
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert int(refused.headers["retry-after"]) >= 1
+
+
+async def test_what_is_loaded_later_can_be_looked_into_and_what_is_unloaded_cannot(
+    folders: tuple[Path, list[Path]],
+) -> None:
+    cache, (embedder, classifier, *_) = folders
+    settings = ServiceSettings(models=(str(embedder),), cache_folder=cache, threads=1, inspect=True)
+    registry = Registry()
+    group = ModelGroup(settings, registry, Metrics())
+    async with group.lifespan():
+        assert registry.inspection("embedder").card.name == "embedder"
+        await group.change(group.wanted, (ModelSpec(source=str(classifier), name="another"),))
+        assert registry.inspection("another").card.labels == LABELS
+        with pytest.raises(UnknownModel):
+            registry.inspection("embedder")
