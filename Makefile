@@ -26,7 +26,7 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 TOOLS := wordnet-base wrk iproute2 prometheus
 
 .PHONY: help setup setup-tools serve supersense test test-image check fuzz conformance bench \
-	bench-ray monitor clean
+	bench-ray bench-prompts monitor clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -126,6 +126,9 @@ bench: $(VENV)/.test
 
 bench-ray: $(VENV)/.test
 	@$(BIN)/python -m loadtests.ray_cost $(ARGS)
+
+bench-prompts: $(VENV)/.test
+	@$(BIN)/python -m loadtests.long_prompts $(ARGS)
 
 # A real Prometheus (Debian's) against the service on port 8000, until Ctrl-C.
 monitor:

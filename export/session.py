@@ -254,6 +254,15 @@ class CachedSession:
         for buffer in self.pool.values():
             buffer[target, :, tokens] = buffer[source, :, tokens]
 
+    def read(self, row: int, tokens: slice) -> list[Array]:
+        """What the cache has of some tokens of a row, for each of its buffers."""
+        return [buffer[row, :, tokens].copy() for buffer in self.pool.values()]
+
+    def write(self, row: int, tokens: slice, values: Sequence[Array]) -> None:
+        """Put back what was read."""
+        for buffer, value in zip(self.pool.values(), values, strict=True):
+            buffer[row, :, tokens] = value
+
     def wipe(self, row: int) -> None:
         """Zero a whole row: what isn't finite may reach who takes it next, even beyond its length
         (attention weighs it with 0, and 0 · NaN is NaN)."""

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +44,17 @@ def serve(
     log: Path,
     start_timeout_s: float = 600.0,
     program: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Run `anatomy serve` with `arguments` on a free port of the loopback until the block ends.
 
-    `program` is another installation's `anatomy`.
+    `program` is another installation's `anatomy`, `settings` are variables of its environment.
     """
     port = free_port()
     command = [program or anatomy_program(), "serve", *arguments, "--port", str(port)]
     # The service refuses ANATOMY_ variables that it doesn't know; these are the load tests' own.
     environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
+    environment |= settings or {}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

@@ -1,31 +1,25 @@
-"""The ASGI application: routes, and around them request ids, metrics and the last error handler.
+"""The ASGI application: its routes, and what stands around them (`service.api.boundary`).
 
 Runs behind Ray Serve, under plain uvicorn and in tests alike; knows none of them.
 """
 
 import asyncio
-import logging
-import re
 import time
-import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.admin import Admin
 from service.api.bodies import BodyLimits
+from service.api.boundary import RequestBoundary
 from service.api.classify import Classify
 from service.api.documentation import Documentation
-from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error, on_http_error
-from service.api.exchange import SCOPE_KEY, ClientLeft, Deadline, Dialect, Exchange
+from service.api.errors import on_domain_error, on_http_error
+from service.api.exchange import Dialect, Tracer
 from service.api.inspect import Inspect
 from service.api.keys import ApiKeys, RequireKey
 from service.api.openai import OpenAI
@@ -44,17 +38,8 @@ from service.registry import Registry
 from service.settings import ServiceSettings
 from service.tokenizing import Tokenizing
 
-CLIENT_LEFT = 499
-UNMATCHED = "unmatched"
 SHARED = "/"
 """The path that two dialects have, each with a method of its own."""
-# What is safe in a header, a log line and an answer's id.
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-TIMEOUT_HEADER = b"x-request-timeout"
-SECONDS = re.compile(rb"\d{1,9}(\.\d{1,9})?")
-
-logger = logging.getLogger(__name__)
 
 
 def create_app(
@@ -62,6 +47,7 @@ def create_app(
     settings: ServiceSettings,
     metrics: Metrics,
     *,
+    tracer: Tracer | None = None,
     lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     now: Callable[[], float] = time.time,
     control: Control | None = None,
@@ -95,11 +81,13 @@ def create_app(
     @asynccontextmanager
     async def lifetime(_: Starlette) -> AsyncGenerator[None, None]:
         try:
-            async with lifespan():
+            async with lifespan(), metrics.kept_fresh():
                 yield
         finally:
             offload.close()
             desk.close()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
     theirs = TextEmbeddingsInference(registry, tokenizing, offload, limits).routes()
     routes = [
@@ -126,6 +114,8 @@ def create_app(
                     f"POST {SHARED}" if route.path == SHARED else route.path: Dialect.TEI
                     for route in theirs
                 },
+                tracer=tracer,
+                logs_bodies=settings.log_prompts,
             ),
             *guards(settings),
             Middleware(CountInFlight, in_flight=registry.in_flight),
@@ -159,100 +149,3 @@ def guards(settings: ServiceSettings) -> list[Middleware]:
     if keys is not None or admins is not None:
         found.append(Middleware(RequireKey, keys=keys, admins=admins))
     return found
-
-
-class RequestBoundary:
-    """The outermost layer: gives each request its id and deadline, counts and times it, and answers
-    what nobody expected. Pure ASGI, so that it holds nothing of a stream.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        metrics: Metrics,
-        timeout_s: float | None,
-        dialects: Mapping[str, Dialect],
-    ) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._timeout_s = timeout_s
-        self._dialects = dialects
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        exchange = Exchange(_request_id(scope))
-        scope[SCOPE_KEY] = exchange
-        began = time.perf_counter()
-        exchange.deadline = deadline_of(scope, began, self._timeout_s)
-        path, shared = scope["path"], f"{scope['method']} {scope['path']}"
-        exchange.dialect = self._dialects.get(path, self._dialects.get(shared, Dialect.OPENAI))
-        status: int | None = None
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = exchange.request_id
-                if exchange.timings:
-                    headers["server-timing"] = server_timing(exchange)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_with_id)
-        except (ClientLeft, ClientDisconnect):
-            status = CLIENT_LEFT
-        except asyncio.CancelledError:
-            status = CLIENT_LEFT
-            raise
-        except Exception:
-            logger.exception("request %s failed", exchange.request_id)
-            exchange.refusal = INTERNAL_ERROR.code
-            if status is not None:
-                # The server cuts the connection, which is all that the client can be told now.
-                raise
-            message = f"internal error in request {exchange.request_id}"
-            answer = error_response(message, INTERNAL_ERROR, dialect=exchange.dialect)
-            await answer(scope, receive, send_with_id)
-        finally:
-            seconds = time.perf_counter() - began
-            self._count(scope, exchange, status or CLIENT_LEFT, seconds)
-
-    def _count(self, scope: Scope, exchange: Exchange, status: int, seconds: float) -> None:
-        route = scope.get("route")
-        template = route.path if isinstance(route, Route) else UNMATCHED
-        self._metrics.request(template, exchange.model, status, seconds)
-        if exchange.refusal is not None:
-            self._metrics.refused(exchange.refusal)
-        if exchange.holder:
-            self._metrics.asked_by(exchange.holder)
-
-
-def deadline_of(scope: Scope, began: float, longest_s: float | None) -> Deadline | None:
-    """The sooner of what the service allows and what the request asks for, in seconds.
-
-    What is no positive number in the header is nothing that could be kept to, and is passed over.
-    """
-    limits = [] if longest_s is None else [longest_s]
-    for name, value in scope["headers"]:
-        if name == TIMEOUT_HEADER and SECONDS.fullmatch(value) and float(value) > 0:
-            limits.append(float(value))
-    return Deadline(min(limits), began) if limits else None
-
-
-def server_timing(exchange: Exchange) -> str:
-    """How long each part of a request took, in milliseconds (W3C Server Timing)."""
-    parts = exchange.timings.items()
-    return ", ".join(f"{what};dur={seconds * 1000:.2f}" for what, seconds in parts)
-
-
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given = value.decode("latin-1")
-            if REQUEST_ID.fullmatch(given):
-                return given
-    return uuid.uuid4().hex

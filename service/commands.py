@@ -36,6 +36,7 @@ from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
 from service.specs import ModelSpec
+from service.tracers import require_tracing
 
 EXPECTED_ERRORS = (
     AnatomyError,
@@ -100,6 +101,8 @@ def serve(
             if keys is not None:
                 # Once more in the replica; here a file that can't be used is told in a line.
                 ApiKeys.read(keys)
+        if settings.tracing:
+            require_tracing()
         made = [exported(group, settings, hardware) for group in asked]
         served_groups = [group for group, _ in made]
         prefixes = {name: group.prefix for group, names in made for name in names}

@@ -1,5 +1,9 @@
 """Domain errors. They know no HTTP: `service/api/errors.py` maps each to a status and a body."""
 
+from collections.abc import Sequence
+from copy import copy
+from typing import Self
+
 
 class AnatomyError(Exception):
     """Base of every error that a user may see. `field` names the part of the request at fault."""
@@ -55,4 +59,30 @@ class NotReady(AnatomyError):
 
 
 class EngineFailure(AnatomyError):
-    """The model failed, or gave a value that is not finite; the request may be tried again."""
+    """The model failed; the request may be tried again.
+
+    `item` is the one of a request's items that it failed on, counted from 0, if that is known.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None, item: int | None = None) -> None:
+        super().__init__(message, field=field)
+        self.item = item
+
+    def named(self, names: Sequence[str]) -> Self:
+        """The same, with what the request calls its items in the message."""
+        if self.item is None or self.item >= len(names):
+            return self
+        found = self.of(names[self.item])
+        found.field = names[self.item]
+        return found
+
+    def of(self, what: str) -> Self:
+        """The same, with what failed before the message."""
+        found = copy(self)
+        found.message = f"{what}: {self.message}"
+        found.args = (found.message,)
+        return found
+
+
+class NotFinite(EngineFailure):
+    """The model gave a value that is not finite."""

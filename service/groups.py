@@ -124,7 +124,8 @@ class Group(Part):
     @classmethod
     def of(cls, settings: ServiceSettings) -> "Group":
         """The one group of a service without groups: everything, at `/`."""
-        return cls(models=tuple(ModelSpec(source=model) for model in settings.models))
+        models = tuple(ModelSpec(source=model) for model in settings.models)
+        return cls(models=models, replicas=settings.replicas)
 
 
 class ServiceFile(ServiceSettings):
@@ -149,8 +150,9 @@ class ServiceFile(ServiceSettings):
                 raise ValueError(
                     f"groups: each has a {what} of its own; repeated: {', '.join(repeated)}"
                 )
-        if self.groups and "models" in self.model_fields_set:
-            raise ValueError("models and groups exclude one another: each group names its models")
+        for what in ("models", "replicas"):
+            if self.groups and what in self.model_fields_set:
+                raise ValueError(f"{what} and groups exclude one another: each group has its own")
         return self
 
     @classmethod

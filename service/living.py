@@ -20,12 +20,10 @@ from service.loading import Loaded, load
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
-from service.specs import ModelSpec
+from service.specs import ModelSpec, Wanted
 
 STAGED_S = 300.0
 """How long models that were staged are kept for a change that nobody completes, in seconds."""
-
-Wanted = tuple[ModelSpec, ...]
 
 logger = logging.getLogger(__name__)
 
@@ -289,10 +287,11 @@ class ModelGroup:
         finally:
             for loaded in gone:
                 await asyncio.to_thread(loaded.close)
-        served = {loaded.name for loaded in self._live.values()}
+        served = {name for loaded in self._live.values() for name in names_of(loaded)}
         for loaded in gone:
-            if loaded.name not in served:
-                self.metrics.unwatch(loaded.name)
+            for name in names_of(loaded):
+                if name not in served:
+                    self.metrics.forget(name)
             loaded.forget()
             self._draining.remove(loaded.name)
         logger.info("%s: served no more", ", ".join(labels))

@@ -33,7 +33,7 @@ from service.engines.slots import Slots
 from service.exporting import artifact_of
 from service.inspection.loading import inspected_models
 from service.inspection.model import InspectedModel
-from service.messages import ServedModel, Task
+from service.messages import ModelCard, ServedModel, Task
 from service.metrics import Metrics
 from service.models import SlottedGeneration, card_of, served_encoder
 from service.settings import ServiceSettings
@@ -168,6 +168,7 @@ class Loader:
             token_types="token_type_ids" in manifest.inputs,
             budget=settings.token_budget,
             max_queue_tokens=settings.max_queue_tokens,
+            max_wait_s=settings.max_queue_wait_s,
             observe=partial(self.metrics.batch, manifest.name),
             name=manifest.name,
             runners=runners,
@@ -177,12 +178,13 @@ class Loader:
         self.loaded.closers.append(batcher.close)
         self.loaded.at_hand = lambda: batcher.waiting
         self.loaded.watchers.append(
-            lambda: self.metrics.watch_queue(manifest.name, lambda: batcher.waiting)
+            lambda: self.metrics.watch_queue(
+                manifest.name, lambda: batcher.waiting, lambda: batcher.waiting_tokens
+            )
         )
         for served in manifest.served:
-            self.loaded.served.append(
-                served_encoder(artifact, served, hardware, tokenizer, batcher)
-            )
+            model = served_encoder(artifact, served, hardware, tokenizer, batcher)
+            self.serve(model, model.card)
 
     def add_generator(self, artifact: Artifact, hardware: Hardware) -> None:
         """A generation model on a pool of slots, with an encoder if it has one."""
@@ -202,11 +204,13 @@ class Loader:
         decoder = CachedSession(session, cache, settings.slots, capacity, sources)
         tokenizer = Tokenizer.load(artifact.folder)
         engine = GenerationEngine(
-            Slots(decoder, settings.slots, sources),
+            Slots(decoder, settings.slots, sources, settings.prefill_chunk),
             Scheduler(settings.slots, settings.prefill_chunk, settings.token_budget),
             tokenizer,
             ModelObserver(self.metrics, manifest.name),
             max_waiting=settings.max_queue_requests,
+            max_waiting_tokens=settings.max_queue_prompt_tokens,
+            max_wait_s=settings.max_queue_wait_s,
             name=manifest.name,
             own=own,
         )
@@ -218,6 +222,8 @@ class Loader:
                 running=lambda: engine.running,
                 waiting=lambda: engine.waiting,
                 cache_use=lambda: engine.cache_use,
+                slots_in_use=lambda: engine.slots_in_use,
+                slots=settings.slots,
             )
         )
         card = replace(
@@ -226,7 +232,14 @@ class Loader:
             max_beams=settings.slots,
             generation=own,
         )
-        self.loaded.served.append(SlottedGeneration(card, tokenizer, engine, Schemas(tokenizer)))
+        self.serve(SlottedGeneration(card, tokenizer, engine, Schemas(tokenizer)), card)
+
+    def serve(self, model: ServedModel, card: ModelCard) -> None:
+        """Add a model, which the metrics will tell of."""
+        self.loaded.served.append(model)
+        told = (card.name, card.task, card.precision, card.provider)
+        self.loaded.watchers.append(lambda: self.metrics.watch_model(*told))
+        self.metrics.loaded(card.name)
 
 
 def required(artifact: Artifact, layout: CacheLayout | None, what: str) -> CacheLayout:
@@ -250,6 +263,10 @@ class ModelObserver:
     def inter_token(self, seconds: float) -> None:
         """A generation ended; the mean time between its tokens."""
         self.metrics.inter_token(self.model, seconds)
+
+    def prefix_hit(self, tokens: int) -> None:
+        """A generation began with so many tokens of its prompt in the cache."""
+        self.metrics.prefix_hit(self.model, tokens)
 
     def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None:
         """A generation ended for `reason`."""

@@ -36,17 +36,19 @@ class Truncation(StrEnum):
 class Inputs:
     """The items of a request as token ids, and how many tokens of each were dropped.
 
-    `second_at` says of each item that is a pair of texts where the tokens of the second begin.
+    `second_at` says of each item that is a pair of texts where the tokens of the second begin,
+    `names` what the request calls it, for errors.
     """
 
     token_ids: list[TokenIds]
     dropped: list[int]
     second_at: list[int] | None = None
+    names: Sequence[str] = ()
 
     @classmethod
-    def whole(cls, texts: Sequence[TokenIds]) -> "Inputs":
+    def whole(cls, texts: Sequence[TokenIds], names: Sequence[str] = ()) -> "Inputs":
         """Texts of which nothing was dropped."""
-        return cls(list(texts), [0] * len(texts))
+        return cls(list(texts), [0] * len(texts), names=names)
 
     @property
     def tokens(self) -> int:
@@ -59,11 +61,28 @@ class Computed(Generic[Values]):
     """What a model gave for a request, how long that waited for it, and how long it ran.
 
     In seconds: `queue_s` until its first batch began, `run_s` from then until its last ended.
+    `texts` were read, of so many `tokens` together.
     """
 
     values: Values
     queue_s: float
     run_s: float
+    texts: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a request waits for a model: before those of a higher `priority`, as vLLM counts it.
+
+    With `within_s` it is worth nothing if it hasn't begun in so many seconds.
+    """
+
+    priority: int = 0
+    within_s: float | None = None
+
+
+ANY_TERMS = Terms()
 
 
 class FinishReason(StrEnum):
@@ -145,7 +164,8 @@ class GenerationChunk:
 
     `token_ids` are the tokens sampled since the chunk before; their text may come later than they
     do. The last chunk has a `finish_reason`; its text may be empty. `prompt_logprobs`, where they
-    were asked for, come with the first: those of the prompt's tokens from the second on.
+    were asked for, come with the first: those of the prompt's tokens from the second on. So do
+    `cached_tokens`, of the prompt, that an earlier one had left.
     """
 
     text: str
@@ -153,6 +173,7 @@ class GenerationChunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    cached_tokens: int = 0
 
 
 def join(chunks: Sequence[GenerationChunk]) -> GenerationChunk:
@@ -163,12 +184,43 @@ def join(chunks: Sequence[GenerationChunk]) -> GenerationChunk:
         logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
         finish_reason=chunks[-1].finish_reason if chunks else None,
         prompt_logprobs=tuple(found for chunk in chunks for found in chunk.prompt_logprobs),
+        cached_tokens=sum(chunk.cached_tokens for chunk in chunks),
     )
+
+
+@dataclass(slots=True)
+class Times:
+    """When a generation came, got its slot, gave its first token and ended: seconds of one clock.
+
+    None for what has not happened. The engine's thread writes each before it tells of it.
+    """
+
+    submitted: float
+    admitted: float | None = None
+    first_token: float | None = None
+    ended: float | None = None
+
+    def before_first_token(self) -> dict[str, float]:
+        """Seconds of waiting for a slot and of reading the prompt, once there is a token."""
+        if self.admitted is None or self.first_token is None:
+            return {}
+        return {
+            "queue": self.admitted - self.submitted,
+            "prefill": self.first_token - self.admitted,
+        }
+
+    def after_first_token(self) -> dict[str, float]:
+        """Seconds from the first token to the end, once that is there."""
+        if self.first_token is None or self.ended is None:
+            return {}
+        return {"decode": self.ended - self.first_token}
 
 
 class Generation(Protocol):
     """A running generation. `aclose` cancels it and frees its slot; it is safe to call twice."""
 
+    @property
+    def times(self) -> Times: ...
     def __aiter__(self) -> AsyncIterator[GenerationChunk]: ...
     async def __anext__(self) -> GenerationChunk: ...
     async def aclose(self) -> None: ...
@@ -223,15 +275,23 @@ class ServedModel(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
+    def require_room(self, items: int) -> None:
+        """Raises `Overloaded` if the queue can't take so many items, however short they are."""
+        ...
+
 
 class EmbeddingModel(ServedModel, Protocol):
     """Texts, as token ids with their special tokens, to pooled vectors."""
 
-    async def embed(self, texts: Sequence[TokenIds]) -> Computed[Floats]:
+    async def embed(
+        self, texts: Sequence[TokenIds], *, terms: Terms = ANY_TERMS
+    ) -> Computed[Floats]:
         """Vectors [N, D] in the order of `texts`; each 1 to `card.max_input_tokens` tokens long."""
         ...
 
-    async def embed_tokens(self, texts: Sequence[TokenIds]) -> Computed[list[Floats]]:
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, terms: Terms = ANY_TERMS
+    ) -> Computed[list[Floats]]:
         """A vector of every token, [T, D] for each of `texts`."""
         ...
 
@@ -239,7 +299,9 @@ class EmbeddingModel(ServedModel, Protocol):
 class ClassificationModel(ServedModel, Protocol):
     """Texts, as token ids with their special tokens, to class scores."""
 
-    async def classify(self, inputs: Inputs, *, raw: bool = False) -> Computed[Floats]:
+    async def classify(
+        self, inputs: Inputs, *, raw: bool = False, terms: Terms = ANY_TERMS
+    ) -> Computed[Floats]:
         """Probabilities [N, C] over `card.labels` in the order of the items, or `raw` scores."""
         ...
 
@@ -254,9 +316,11 @@ class GenerationModel(ServedModel, Protocol):
         """
         ...
 
-    def generate(self, prompt: TokenIds, sampling: Sampling) -> Generation:
+    def generate(
+        self, prompt: TokenIds, sampling: Sampling, *, terms: Terms = ANY_TERMS
+    ) -> Generation:
         """Start at once; `sampling.max_tokens` is at most `card.room(len(prompt))`.
 
-        Raises `Overloaded` when the queue is full.
+        Raises `Overloaded` when the queue is full, or the wait too long.
         """
         ...

@@ -21,7 +21,17 @@ from service.engines.constraint import Schema, Schemas
 from service.engines.generation import GenerationEngine
 from service.engines.pooling import sigmoid, softmax
 from service.engines.stream import Stream
-from service.messages import Computed, Floats, Inputs, ModelCard, Sampling, Task, TokenIds
+from service.messages import (
+    ANY_TERMS,
+    Computed,
+    Floats,
+    Inputs,
+    ModelCard,
+    Sampling,
+    Task,
+    Terms,
+    TokenIds,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +47,21 @@ class BatchedEmbedding:
     output: str
     token_output: str
 
-    async def embed(self, texts: Sequence[TokenIds]) -> Computed[Floats]:
-        """Vectors [N, D] in the order of `texts`."""
-        return stacked(await self.batcher.run(Inputs.whole(texts), self.output))
+    def require_room(self, items: int) -> None:
+        """Raises `Overloaded` when so many texts can't wait."""
+        self.batcher.require_room(items)
 
-    async def embed_tokens(self, texts: Sequence[TokenIds]) -> Computed[list[Floats]]:
+    async def embed(
+        self, texts: Sequence[TokenIds], *, terms: Terms = ANY_TERMS
+    ) -> Computed[Floats]:
+        """Vectors [N, D] in the order of `texts`."""
+        return stacked(await self.batcher.run(Inputs.whole(texts), self.output, terms))
+
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, terms: Terms = ANY_TERMS
+    ) -> Computed[list[Floats]]:
         """A vector of every token, [T, D] for each of `texts`."""
-        return await self.batcher.run(Inputs.whole(texts), self.token_output)
+        return await self.batcher.run(Inputs.whole(texts), self.token_output, terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +74,21 @@ class BatchedClassification:
     output: str
     probabilities: Callable[[Floats], Floats]
 
-    async def classify(self, inputs: Inputs, *, raw: bool = False) -> Computed[Floats]:
+    def require_room(self, items: int) -> None:
+        """Raises `Overloaded` when so many texts can't wait."""
+        self.batcher.require_room(items)
+
+    async def classify(
+        self, inputs: Inputs, *, raw: bool = False, terms: Terms = ANY_TERMS
+    ) -> Computed[Floats]:
         """Probabilities [N, C] in the order of the items, or the head's own scores."""
-        found = stacked(await self.batcher.run(inputs, self.output))
+        found = stacked(await self.batcher.run(inputs, self.output, terms))
         return found if raw else replace(found, values=self.probabilities(found.values))
 
 
 def stacked(found: Computed[list[Floats]]) -> Computed[Floats]:
     """Rows of one shape as one array."""
-    return Computed(np.stack(found.values), found.queue_s, found.run_s)
+    return Computed(np.stack(found.values), found.queue_s, found.run_s, found.texts, found.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +104,13 @@ class SlottedGeneration:
         """A JSON schema that generations can follow. Raises `InvalidRequest` for `field`."""
         return self.schemas.compile(schema, field=field)
 
-    def generate(self, prompt: TokenIds, sampling: Sampling) -> Stream:
-        """Start at once; raises `Overloaded` when the queue is full."""
-        return self.engine.generate(prompt, sampling)
+    def require_room(self, items: int) -> None:
+        """Raises `Overloaded` when so many prompts can't wait."""
+        self.engine.require_room(items)
+
+    def generate(self, prompt: TokenIds, sampling: Sampling, *, terms: Terms = ANY_TERMS) -> Stream:
+        """Start at once; raises `Overloaded` when the queue is full or the wait too long."""
+        return self.engine.generate(prompt, sampling, terms)
 
 
 def served_encoder(

@@ -14,10 +14,9 @@ from service.living import ModelGroup
 from service.logs import log_to_stderr
 from service.metrics import Metrics
 from service.registry import Registry
-from service.settings import ServiceSettings
-
-GRACEFUL_STOP_S = 10
-"""How long streams may go on after Ctrl-C; a reader that has stalled would hold the process."""
+from service.settings import GRACEFUL_STOP_S, ServiceSettings
+from service.shared_metrics import shared_folder
+from service.tracers import tracer_of
 
 
 class UnderPrefix:
@@ -46,10 +45,17 @@ def build_app(settings: ServiceSettings) -> Starlette:
 
 def build_group(settings: ServiceSettings, group: Group, registry: Registry) -> Starlette:
     """The application of one group, whose models are loaded when the server starts."""
-    log_to_stderr()
-    metrics = Metrics()
+    metrics = Metrics(shared_folder())
+    log_to_stderr(settings.log_format, settings.log_level, metrics.line_lost)
     models = ModelGroup(settings, registry, metrics, group.models)
-    return create_app(registry, settings, metrics, lifespan=models.lifespan, control=models)
+    return create_app(
+        registry,
+        settings,
+        metrics,
+        tracer=tracer_of(settings),
+        lifespan=models.lifespan,
+        control=models,
+    )
 
 
 def build_groups(settings: ServiceSettings, groups: Sequence[Group]) -> Starlette:

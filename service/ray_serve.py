@@ -12,8 +12,10 @@ Ray's Python proxy on an empty application).
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -21,19 +23,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import ASGIApp
 
 from service.errors import Conflict, UnusableModel
 from service.groups import Group
-from service.living import ModelGroup as LivingModels
-from service.living import Wanted
-from service.plain import GRACEFUL_STOP_S
-from service.replica import (
+from service.scaling import QUEUE
+from service.serve_config import (
     DEPLOYMENT,
     Models,
-    Replica,
     application,
     arguments,
     as_json,
@@ -41,9 +40,12 @@ from service.replica import (
     scale_of,
     specs_of_told,
 )
-from service.scaling import QUEUE
-from service.settings import ServiceSettings
-from service.specs import ModelSpec
+from service.settings import GRACEFUL_STOP_S, ServiceSettings
+from service.specs import ModelSpec, Wanted
+
+# What holds models and counts is imported in a replica alone, once it is said where to count.
+if TYPE_CHECKING:
+    from service.living import ModelGroup as LivingModels
 
 ENVIRONMENT: dict[str, str] = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -56,8 +58,12 @@ ENVIRONMENT: dict[str, str] = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_COLOR_PREFIX": "0",
 }
 """Read when Ray is imported, in every process of it: set before that."""
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Read when prometheus_client is imported, in each replica: set before that."""
 
 MAX_ONGOING_REQUESTS = 4096
 """Above what the engines admit: they refuse with the reason and a Retry-After, Serve can't."""
@@ -85,11 +91,16 @@ def build(args: Mapping[str, Any]) -> Any:
         user_config=Models(models=group.models).as_config(),
         health_check_period_s=5,
         graceful_shutdown_timeout_s=GRACEFUL_STOP_S,
+        # The application's own log has a line for each request already.
+        logging_config={"enable_access_log": False},
         **scale_of(group),
     )
     @serve.ingress()
     class ModelGroup:
         def __init__(self) -> None:
+            os.environ.setdefault(METRICS_FOLDER, str(metrics_folder()))
+            from service.replica import Replica
+
             self.replica = Replica(settings, group, EveryReplica)
 
         def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -113,12 +124,23 @@ def build(args: Mapping[str, Any]) -> Any:
     return ModelGroup.bind()
 
 
+def metrics_folder() -> Path:
+    """Where the replicas on this machine count together; each start of Ray has a folder of its own.
+
+    Whichever of them is asked for the metrics shows those of all.
+    """
+    import ray
+
+    session = ray.get_runtime_context().get_session_name()
+    return Path(tempfile.gettempdir(), f"anatomy-metrics-{session}")
+
+
 class EveryReplica:
     """Changes the models of all replicas of the group: each loads what is new, then Serve's
     configuration is changed, which every replica follows, those that start later too.
     """
 
-    def __init__(self, here: LivingModels) -> None:
+    def __init__(self, here: "LivingModels") -> None:
         self._here = here
 
     @property
@@ -328,6 +350,7 @@ def run(settings: ServiceSettings, groups: Sequence[Group], prefixes: Mapping[st
         logging_level=logging.WARNING,
         log_to_driver=True,
     )
+    metrics = metrics_folder()
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})
         applications = [
@@ -345,3 +368,4 @@ def run(settings: ServiceSettings, groups: Sequence[Group], prefixes: Mapping[st
     finally:
         serve.shutdown()
         ray.shutdown()
+        shutil.rmtree(metrics, ignore_errors=True)

@@ -1,91 +1,25 @@
-"""One replica of a model group, and what Serve's configuration says of it. Knows nothing of Ray.
+"""One replica of a model group: its application, and its models as they change. Knows no Ray."""
 
-Serve keeps two things of a group: `args`, of which a replica is built, and `user_config`, which
-may change while it runs and which every replica follows, those that start later too. The models
-are in the second.
-"""
-
-import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from pydantic import Field
 from starlette.types import ASGIApp
 
 from service.app import create_app
 from service.errors import AnatomyError
 from service.groups import Group
-from service.living import Control, ModelGroup, Wanted
+from service.living import Control, ModelGroup
 from service.logs import log_to_stderr
 from service.metrics import Metrics
 from service.plain import UnderPrefix
 from service.registry import Registry
+from service.serve_config import Models, specs_of
 from service.settings import ServiceSettings
-from service.specs import ModelSpec, Part
-
-IMPORT_PATH = "service.ray_serve:build"
-DEPLOYMENT = "ModelGroup"
+from service.shared_metrics import shared_folder
+from service.tracers import tracer_of
 
 logger = logging.getLogger(__name__)
-
-
-class Models(Part):
-    """What `user_config` has: the models of a group, and the prefixes of what others serve."""
-
-    models: tuple[ModelSpec, ...]
-    elsewhere: dict[str, str] = Field(default_factory=dict[str, str])
-
-    def as_config(self) -> dict[str, Any]:
-        """As JSON."""
-        return self.model_dump(mode="json", exclude_none=True)
-
-
-def as_json(wanted: Wanted) -> list[Any]:
-    """Models as Serve's configuration has them."""
-    return Models(models=wanted).as_config()["models"]
-
-
-def specs_of(models: Sequence[Any]) -> Wanted:
-    """The other way."""
-    return Models.model_validate({"models": models}).models
-
-
-def specs_of_told(told: Mapping[str, Any]) -> Wanted:
-    """The models of what a replica tells."""
-    return specs_of([model["asked"] for model in told["models"]])
-
-
-def arguments(args: Mapping[str, Any]) -> tuple[ServiceSettings, Group]:
-    """The settings and the group that `args` of an application stand for."""
-    rest = dict(args)
-    group = rest.pop("group", None)
-    settings = ServiceSettings(**rest)
-    return settings, Group.of(settings) if group is None else Group.model_validate(group)
-
-
-def scale_of(group: Group) -> dict[str, Any]:
-    """How many replicas there are of a group and what each reserves, as Serve's options."""
-    # Accounting only: on two cores, a replica that asked for one would wait for Ray's own.
-    options: dict[str, Any] = {"ray_actor_options": group.resources.model_dump()}
-    scaling = group.autoscaling
-    if scaling is None:
-        return {**options, "num_replicas": group.replicas}
-    policy = {
-        "policy_function": "service.scaling:QueuePolicy",
-        "policy_kwargs": {"target_queue": scaling.target_queue},
-    }
-    return {
-        **options,
-        "autoscaling_config": {
-            "min_replicas": scaling.min,
-            "max_replicas": scaling.max,
-            "upscale_delay_s": scaling.upscale_delay_s,
-            "downscale_delay_s": scaling.downscale_delay_s,
-            "look_back_period_s": scaling.look_back_s,
-            "policy": policy,
-        },
-    }
 
 
 class Replica:
@@ -94,11 +28,11 @@ class Replica:
     def __init__(
         self, settings: ServiceSettings, group: Group, control: Callable[[ModelGroup], Control]
     ) -> None:
-        log_to_stderr()
+        self._metrics = Metrics(shared_folder())
+        log_to_stderr(settings.log_format, settings.log_level, self._metrics.line_lost)
         self._prefix = group.prefix
         self._settings = settings
         self._registry = Registry()
-        self._metrics = Metrics()
         self._failure: str | None = None
         self.models = ModelGroup(settings, self._registry, self._metrics, group.models)
         self._control = control(self.models)
@@ -109,6 +43,7 @@ class Replica:
             self._registry,
             self._settings,
             self._metrics,
+            tracer=tracer_of(self._settings),
             lifespan=self.models.closing,
             control=self._control,
         )
@@ -143,60 +78,3 @@ class Replica:
     def told(self) -> dict[str, Any]:
         """What this replica says of its models, and what it couldn't put into effect."""
         return {**self.models.told(), **({"failure": self._failure} if self._failure else {})}
-
-
-def application(
-    settings: ServiceSettings, group: Group, elsewhere: Mapping[str, str]
-) -> dict[str, Any]:
-    """A group as Serve's configuration has it; `elsewhere` has the prefixes of others' models."""
-    return {
-        "name": group.name,
-        "route_prefix": group.prefix,
-        "import_path": IMPORT_PATH,
-        "args": {
-            **settings.model_dump(mode="json"),
-            "group": group.model_dump(mode="json", exclude_unset=True),
-        },
-        "deployments": [
-            {
-                "name": DEPLOYMENT,
-                "user_config": Models(models=group.models, elsewhere=dict(elsewhere)).as_config(),
-            }
-        ],
-    }
-
-
-def changed_configs(
-    configs: Mapping[str, Mapping[str, Any]], app: str, wanted: Wanted, names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """The applications' configurations with the models of `app` in `user_config`.
-
-    In those of other groups the names that were said to be under its prefix are `names` now.
-    """
-    prefix = configs[app].get("route_prefix", "/")
-    changed: dict[str, dict[str, Any]] = {}
-    for name, config in configs.items():
-        changed[name] = copy.deepcopy(dict(config))
-        if config.get("import_path") != IMPORT_PATH:
-            continue
-        mine = deployment_of(changed[name])
-        now = Models.model_validate(
-            mine.get("user_config") or {"models": arguments(config.get("args", {}))[1].models}
-        )
-        if name == app:
-            now = now.model_copy(update={"models": wanted})
-        else:
-            others = {n: p for n, p in now.elsewhere.items() if p != prefix}
-            now = now.model_copy(update={"elsewhere": others | dict.fromkeys(names, prefix)})
-        mine["user_config"] = now.as_config()
-    return changed
-
-
-def deployment_of(config: dict[str, Any]) -> dict[str, Any]:
-    """What an application's configuration says of its deployment, added if it says nothing."""
-    deployments: list[dict[str, Any]] = config.setdefault("deployments", [])
-    for deployment in deployments:
-        if deployment["name"] == DEPLOYMENT:
-            return deployment
-    deployments.append({"name": DEPLOYMENT})
-    return deployments[-1]

@@ -13,8 +13,12 @@ from pydantic_settings import (
 )
 
 from export.catalogue import default_cache_folder
+from service.logs import LogFormat, LogLevel
 
 ENVIRONMENT_PREFIX = "ANATOMY_"
+
+GRACEFUL_STOP_S = 10
+"""How long streams may go on after Ctrl-C; a reader that has stalled would hold the process."""
 CLIENT_VARIABLES = frozenset({"admin_key"})
 """What those who ask the service have in their environment; a service passes it over."""
 
@@ -148,14 +152,48 @@ class ServiceSettings(BaseSettings):
         le=65536,
         description="Generations that wait for a slot; more are refused.",
     )
+    max_queue_prompt_tokens: int = Field(
+        default=131072,
+        ge=1,
+        le=2**30,
+        description="Most prompt tokens that wait for a slot; more are refused.",
+    )
+    max_queue_wait_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86400,
+        description="Longest wait for a model that is expected of a request, in seconds; one that "
+        "would wait longer is refused at once.",
+    )
     max_context: int = Field(
         default=2048, ge=16, le=2**20, description="Tokens a slot holds: prompt and continuation."
     )
     prefill_chunk: int = Field(
-        default=256,
+        default=64,
         ge=1,
         le=65536,
-        description="Most prompt tokens that run between two decoding steps.",
+        description="Prompt tokens that run between two decoding steps; prompts that begin alike "
+        "share whole chunks of so many.",
+    )
+
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that serve behind Ray Serve, each with all models; --plain is one.",
+    )
+
+    log_format: LogFormat = Field(default="text", description="Lines of the log: text or json.")
+    log_level: LogLevel = Field(
+        default="info", description="What is logged at least: debug, info, warning or error."
+    )
+    log_prompts: bool = Field(
+        default=False, description="Whether the log has the bodies of requests, and so prompts."
+    )
+    tracing: bool = Field(
+        default=False,
+        description="Whether traces of requests go to OTEL_EXPORTER_OTLP_ENDPOINT; needs the "
+        "extra `tracing`.",
     )
 
     inspect: bool = Field(

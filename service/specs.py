@@ -15,8 +15,10 @@ PER_MODEL = (
     "threads",
     "token_budget",
     "max_queue_tokens",
+    "max_queue_wait_s",
     "slots",
     "max_queue_requests",
+    "max_queue_prompt_tokens",
     "max_context",
     "prefill_chunk",
 )
@@ -111,3 +113,7 @@ class ModelSpec(with_limits(NamedSource)):
         """The service's settings with this model's own in their place."""
         own = self.model_dump(include=set(PER_MODEL), exclude_none=True)
         return service.model_copy(update={**own, "models": (self.source,)})
+
+
+Wanted = tuple[ModelSpec, ...]
+"""The models of a group, in their order."""

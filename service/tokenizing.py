@@ -23,7 +23,7 @@ MAX_PAIRS_BYTES = 4 * 1024**2
 
 
 class Tokenizing:
-    """Encodes requests off the event loop.
+    """Encodes requests off the event loop, unless the model's queue is full anyway (`Overloaded`).
 
     `max_bytes_per_token` times a model's tokens is the most bytes of a text that is looked at:
     tokenizers can be quadratic on pathological text. `max_inputs` bounds the items of a request.
@@ -138,6 +138,7 @@ class Tokenizing:
                 "accepted in one request",
                 field=field,
             )
+        model.require_room(len(texts))
         limit = model.card.max_input_tokens
         cut_at = None if truncation is Truncation.ERROR else limit
 
@@ -161,6 +162,7 @@ class Tokenizing:
             [pair.token_ids for pair in found],
             [pair.dropped for pair in found],
             [pair.second_at for pair in found],
+            [second for _, second in fields],
         )
 
     async def conversation(
@@ -181,6 +183,7 @@ class Tokenizing:
             byte_count(str(message["content"])) + MESSAGE_OVERHEAD_BYTES for message in messages
         )
         self._require_size(size, model, field)
+        model.require_room(1)
 
         def render_and_encode() -> TokenIds:
             # The template writes the special tokens itself.
@@ -203,6 +206,7 @@ class Tokenizing:
             size = byte_count(text)
             self._require_size(size, model, field)
             total += size
+        model.require_room(len(texts))
         tokenizer = model.tokenizer
         texts = [prompt + text for text in texts] if prompt else texts
         try:
@@ -240,12 +244,13 @@ def fitted(
     if truncation is Truncation.ERROR:
         for ids, field in zip(encoded, fields, strict=True):
             require_length(ids, model, field=field)
-        return Inputs.whole(encoded)
+        return Inputs.whole(encoded, fields)
     for ids, field in zip(encoded, fields, strict=True):
         require_some(ids, field=field)
     limit, is_left = model.card.max_input_tokens, truncation is Truncation.LEFT
     cut = [model.tokenizer.cut(ids, limit, left=is_left) for ids in encoded]
-    return Inputs(cut, [len(a) - len(b) for a, b in zip(encoded, cut, strict=True)])
+    dropped = [len(a) - len(b) for a, b in zip(encoded, cut, strict=True)]
+    return Inputs(cut, dropped, names=fields)
 
 
 def byte_count(text: str) -> int:

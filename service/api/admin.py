@@ -16,8 +16,8 @@ from service.api.answers.admin import State
 from service.api.described import READS_BODY, DescribedRoute, Description, get, post
 from service.api.responses import json_response
 from service.errors import Conflict, InvalidRequest, NotReady, UnknownModel, UnusableModel
-from service.living import Control, Wanted, told_of
-from service.specs import ModelSpec
+from service.living import Control, told_of
+from service.specs import ModelSpec, Wanted
 
 
 class ModelBody(ModelSpec, bodies.RequestBody):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from service.api.exchange import exchange_of
 from service.errors import BodyTooLarge, InvalidRequest
 
 SHOWN_CHARACTERS = 60
@@ -48,6 +49,9 @@ async def read(request: Request, kind: type[Body], limits: BodyLimits) -> Body:
     """
     _require_json(request)
     raw = await _read_bytes(request, limits)
+    exchange = exchange_of(request.scope)
+    if exchange.keeps_body:
+        exchange.body = raw
     if raw.count(b'":') > MAX_KEYS:
         raise InvalidRequest(f"the body has more keys than any request; at most {MAX_KEYS}")
     try:

@@ -14,7 +14,7 @@ from service.api import bodies
 from service.api.answers.ranking import ClassificationList
 from service.api.described import COMPUTES, DescribedRoute, post
 from service.api.exchange import Exchange, answered, exchange_of
-from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, ModelName, Texts
+from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, ModelName, Priority, Texts
 from service.api.responses import BYTES_PER_NUMBER, require_finite, told, usage
 from service.engines.pooling import ranked, softmax, unit
 from service.errors import InvalidRequest
@@ -57,6 +57,7 @@ class ClassifyBody(bodies.RequestBody):
     )
     raw_scores: bool = Field(False, description="The head's own scores, not probabilities.")
     truncation: Truncation = TRUNCATION
+    priority: Priority = None
     user: str | None = Field(None, description="Accepted, without effect.")
 
 
@@ -129,7 +130,9 @@ class Classify:
             inputs = await self.tokenizing.inputs(
                 model, body.input, field="input", truncation=body.truncation
             )
-        scores = exchange.ran(await model.classify(inputs, raw=body.raw_scores))
+        terms = exchange.terms(body.priority)
+        work = model.classify(inputs, raw=body.raw_scores, terms=terms)
+        scores = await exchange.run(work, inputs.names)
         return Scored(model.card.name, model.card.labels, scores, inputs, inputs.tokens)
 
     async def _by_embeddings(self, body: ClassifyBody, exchange: Exchange) -> Scored:
@@ -156,7 +159,9 @@ class Classify:
                     field="labels",
                 )
             others = await self.tokenizing.inputs(model, hypotheses, field="labels")
-        found = exchange.ran(await model.embed([*inputs.token_ids, *others.token_ids]))
+        texts, terms = [*inputs.token_ids, *others.token_ids], exchange.terms(body.priority)
+        work = model.embed(texts, terms=terms)
+        found = await exchange.run(work, [*inputs.names, *others.names])
         vectors = unit(found)
         cosines = vectors[:count] @ vectors[count:].T
         scores = cosines if body.raw_scores else softmax(ZERO_SHOT_SCALE * cosines)

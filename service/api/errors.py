@@ -19,6 +19,7 @@ from service.errors import (
     EngineFailure,
     InspectionOff,
     InvalidRequest,
+    NotFinite,
     NotReady,
     Overloaded,
     TooManyTokens,
@@ -61,6 +62,7 @@ ANSWERS: tuple[tuple[type[AnatomyError], Answer], ...] = (
     (Overloaded, Answer(429, "rate_limit_exceeded", "rate_limit_exceeded", 429, "Overloaded")),
     (DeadlineExceeded, Answer(504, "server_error", "deadline_exceeded", 504, "Backend")),
     (NotReady, Answer(503, "service_unavailable", "not_ready", 503, "Unhealthy")),
+    (NotFinite, Answer(500, "server_error", "output_not_finite", 424, "Backend")),
     (EngineFailure, Answer(500, "server_error", "engine_failure", 424, "Backend")),
 )
 

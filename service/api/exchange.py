@@ -2,17 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from service.errors import DeadlineExceeded
-from service.messages import Computed
+from service.errors import DeadlineExceeded, EngineFailure
+from service.messages import Computed, Terms
 
 SCOPE_KEY = "anatomy.exchange"
 
@@ -46,24 +46,47 @@ class ClientLeft(Exception):
     """The client closed the connection, or stopped reading; nobody waits for an answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a request: what was done, when it began (`time.perf_counter`), its seconds."""
+
+    what: str
+    began: float
+    seconds: float
+
+
 @dataclass(slots=True)
 class Exchange:
     """What is known of a request while it runs; filled in on the way, read at its end.
 
     `model` is the name of a served model once it is found, so that it may be a metric's label.
-    `refusal` is the code of the error that ended the request. `timings` are seconds by what took
-    them, for the `Server-Timing` header of the answer; `compute` are counts of what was read.
-    `holder` is the name of the API key that came with it.
+    `refusal` is the code of the error that ended the request. `phases` are what it went through;
+    `compute` are counts of what was read. `holder` is the name of the API key that came with it.
+    `texts` were run by an encoder. `completion_tokens` is None unless tokens were generated.
+    `body` is kept, for the log, where `keeps_body` says so.
     """
 
     request_id: str
     model: str = ""
     refusal: str | None = None
-    timings: dict[str, float] = field(default_factory=dict[str, float])
+    phases: list[Phase] = field(default_factory=list[Phase])
     compute: dict[str, int] = field(default_factory=dict[str, int])
     dialect: Dialect = Dialect.OPENAI
     holder: str = ""
     deadline: Deadline | None = None
+    texts: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
+    keeps_body: bool = False
+    body: bytes = b""
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds by what took them."""
+        total: dict[str, float] = {}
+        for phase in self.phases:
+            total[phase.what] = total.get(phase.what, 0.0) + phase.seconds
+        return total
 
     @contextmanager
     def timed(self, what: str) -> Generator[None]:
@@ -72,12 +95,67 @@ class Exchange:
         try:
             yield
         finally:
-            self.timings[what] = time.perf_counter() - began
+            self.phases.append(Phase(what, began, time.perf_counter() - began))
+
+    def went_through(self, seconds: Mapping[str, float]) -> None:
+        """Notes phases that followed one another, in seconds each; the last ended just now."""
+        began = time.perf_counter() - sum(seconds.values())
+        for what, took in seconds.items():
+            self.phases.append(Phase(what, began, took))
+            began += took
+
+    def terms(self, priority: int | None = None) -> Terms:
+        """How the request waits for a model: no longer than it has left."""
+        return Terms(priority or 0, None if self.deadline is None else self.deadline.left_s())
+
+    async def run(self, work: Awaitable[Computed[Result]], names: Sequence[str]) -> Result:
+        """What a model gives for the items `names`, of which a failure names the one at fault."""
+        try:
+            return self.ran(await work)
+        except EngineFailure as error:
+            named = error.named(names)
+            if named is error:
+                raise
+            raise named from error
 
     def ran(self, found: Computed[Result]) -> Result:
-        """Notes how long a model took; gives what it gave."""
-        self.timings["queue"], self.timings["run"] = found.queue_s, found.run_s
+        """Notes how long a model took, and for how much; gives what it gave."""
+        self.went_through({"queue": found.queue_s, "run": found.run_s})
+        self.texts += found.texts
+        self.prompt_tokens += found.tokens
         return found.values
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A request that has ended: what metrics, the log and traces are told of it.
+
+    `route` is a template. It began at `began` (`time.perf_counter`), which was `began_ns` of the
+    time of day (nanoseconds since 1970), and took `seconds`; its answer began after
+    `answered_after_s`, if it got one.
+    """
+
+    exchange: Exchange
+    method: str
+    route: str
+    status: int
+    began: float
+    began_ns: int
+    seconds: float
+    answered_after_s: float | None
+    headers: Sequence[tuple[bytes, bytes]]
+
+
+class Tracer(Protocol):
+    """Where ended requests become traces (`service.tracing`)."""
+
+    def record(self, ended: Ended) -> str:
+        """Keeps a trace of a request; gives its id, 32 hexadecimal digits."""
+        ...
+
+    def close(self) -> None:
+        """Sends what is left. May take seconds."""
+        ...
 
 
 def exchange_of(scope: Scope) -> Exchange:

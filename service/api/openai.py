@@ -119,7 +119,8 @@ class OpenAI:
                 inputs = await self.tokenizing.inputs(
                     model, body.input, field="input", truncation=body.truncation
                 )
-            vectors = exchange.ran(await model.embed(inputs.token_ids))
+            terms = exchange.terms(body.priority)
+            vectors = await exchange.run(model.embed(inputs.token_ids, terms=terms), inputs.names)
             size = len(vectors) * (body.dimensions or vectors.shape[1]) * BYTES_PER_NUMBER
             content = await self.offload.run(
                 size, embeddings_json, vectors, body=body, inputs=inputs

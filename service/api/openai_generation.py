@@ -36,7 +36,8 @@ MOST_PROMPT_SCORES = 2**16
 class Job:
     """What one request asks of one model: every continuation, and the answer they become.
 
-    `kind` is the answer's `object`, `head` its fields beside the choices.
+    `kind` is the answer's `object`, `head` its fields beside the choices. Each prompt is continued
+    `n` times.
     """
 
     model: GenerationModel
@@ -46,21 +47,33 @@ class Job:
     head: dict[str, Any]
     kind: str
     prompt_tokens: int
+    n: int = 1
 
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens of a request; each prompt counts once, however often it is continued."""
+    """Tokens of a request; each prompt counts once, however often it is continued.
 
-    prompt_tokens: int
+    So do the `cached_tokens` of its first continuation: what it didn't have to read anew.
+    """
+
+    job: Job
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
-    def as_json(self) -> dict[str, int]:
+    def add(self, choice: int, chunk: GenerationChunk) -> None:
+        """Count what a chunk of a choice has."""
+        self.completion_tokens += len(chunk.token_ids)
+        self.cached_tokens += chunk.cached_tokens if choice % self.job.n == 0 else 0
+
+    def as_json(self) -> dict[str, Any]:
         """OpenAI's usage object."""
+        prompt_tokens = self.job.prompt_tokens
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": prompt_tokens,
             "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "total_tokens": prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
 
@@ -87,7 +100,10 @@ class OpenAIGeneration:
                 "which gives no probabilities; send one of them",
                 field="echo",
             )
-        inputs = await answered(request, self.tokenizing.inputs(model, body.prompt, field="prompt"))
+        with exchange_of(request.scope).timed("tokenize"):
+            inputs = await answered(
+                request, self.tokenizing.inputs(model, body.prompt, field="prompt")
+            )
         prompts = inputs.token_ids
         n = self._choices_of_a_prompt(body, len(prompts))
         if scores_prompt:
@@ -114,6 +130,7 @@ class OpenAIGeneration:
             head=self._head(request, "cmpl", body),
             kind="text_completion",
             prompt_tokens=sum(map(len, prompts)),
+            n=n,
         )
         return await self._answer(request, job, body, chunk_kind=job.kind)
 
@@ -126,9 +143,10 @@ class OpenAIGeneration:
             {"role": "system" if item.role == "developer" else item.role, "content": item.text}
             for item in body.messages
         ]
-        prompt = await answered(
-            request, self.tokenizing.conversation(model, messages, field="messages")
-        )
+        with exchange_of(request.scope).timed("tokenize"):
+            prompt = await answered(
+                request, self.tokenizing.conversation(model, messages, field="messages")
+            )
         n = self._choices_of_a_prompt(body, 1)
         sampling = chat_sampling(body, model, len(prompt))
         schema = await self._schema(request, body, model, sampling)
@@ -143,6 +161,7 @@ class OpenAIGeneration:
             head=self._head(request, "chatcmpl", body),
             kind="chat.completion",
             prompt_tokens=len(prompt),
+            n=n,
         )
         return await self._answer(request, job, body, chunk_kind="chat.completion.chunk")
 
@@ -202,10 +221,13 @@ class OpenAIGeneration:
     async def _answer(
         self, request: Request, job: Job, body: SamplingBody, *, chunk_kind: str
     ) -> Response:
-        generations = Generations()
+        exchange = exchange_of(request.scope)
+        exchange.prompt_tokens = job.prompt_tokens
+        generations = Generations(exchange)
+        terms = exchange.terms(body.priority)
         try:
             for prompt, sampling in zip(job.prompts, job.samplings, strict=True):
-                generations.start(job.model, prompt, sampling)
+                generations.start(job.model, prompt, sampling, terms)
         except BaseException:
             await generations.aclose()
             raise
@@ -238,7 +260,9 @@ async def whole_answer(generations: Generations, job: Job) -> Response:
         async for index, chunk in arriving:
             chunks[index].append(chunk)
     wholes = [join(of_choice) for of_choice in chunks]
-    usage = Usage(job.prompt_tokens, sum(len(whole.token_ids) for whole in wholes))
+    usage = Usage(job)
+    for choice, whole in enumerate(wholes):
+        usage.add(choice, whole)
     choices = [choice.whole(whole) for choice, whole in zip(job.choices, wholes, strict=True)]
     return json_response(
         {**job.head, "object": job.kind, "choices": choices, "usage": usage.as_json()}
@@ -249,12 +273,12 @@ async def stream_events(
     generations: Generations, job: Job, kind: str, *, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """The events of a stream but for its end. With usage, each has a null and a last one counts."""
-    usage = Usage(job.prompt_tokens)
+    usage = Usage(job)
     head = {**job.head, "object": kind}
     tail: dict[str, Any] = {"usage": None} if with_usage else {}
     async with aclosing(generations.chunks()) as arriving:
         async for index, chunk in arriving:
-            usage.completion_tokens += len(chunk.token_ids)
+            usage.add(index, chunk)
             for choice in job.choices[index].deltas(chunk):
                 yield event({**head, "choices": [choice], **tail})
     if with_usage:

@@ -36,6 +36,16 @@ TRUNCATION: Any = Field(
     description="Which end of a text that is too long is dropped: left, right; error refuses it.",
 )
 
+Priority: TypeAlias = Annotated[
+    int | None,
+    Field(
+        ge=-100,
+        le=100,
+        description="Who waits with a lower one comes first; a step is worth ten seconds of "
+        "waiting. 0 unless given.",
+    ),
+]
+
 # A body has room for millions of wrong items, and noting each would hold the event loop.
 STOP_AT_FIRST = Field(fail_fast=True)
 
@@ -115,6 +125,7 @@ class EmbeddingsBody(RequestBody):
         None, ge=1, le=65536, description="Keep this many numbers and normalise again."
     )
     truncation: Truncation = TRUNCATION
+    priority: Priority = None
     user: str | None = Field(None, description="Accepted, without effect.")
 
 
@@ -216,6 +227,7 @@ class SamplingBody(RequestBody):
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    priority: Priority = None
     response_format: ResponseFormat | None = Field(
         None, description="Text, a JSON object, or JSON that a schema accepts."
     )

@@ -1,5 +1,6 @@
 """What operators ask: alive, ready, what is served and how, the metrics."""
 
+import asyncio
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -77,9 +78,8 @@ class Operations:
     async def prometheus(self, request: Request) -> Response:
         """`GET /metrics`: every metric, in Prometheus' text format."""
         del request
-        return Response(
-            self.metrics.exposition(), headers={"content-type": self.metrics.content_type}
-        )
+        page = await asyncio.to_thread(self.metrics.exposition)
+        return Response(page, headers={"content-type": self.metrics.content_type})
 
 
 def _info(card: ModelCard) -> dict[str, Any]:

@@ -152,7 +152,8 @@ class Comparing:
         fields = [(names.first(place), names.second(place)) for place in range(len(pairs))]
         with exchange.timed("tokenize"):
             inputs = await self.tokenizing.pairs(model, pairs, fields=fields, truncation=truncation)
-        scores = exchange.ran(await model.classify(inputs, raw=raw))
+        work = model.classify(inputs, raw=raw, terms=exchange.terms())
+        scores = await exchange.run(work, inputs.names)
         return Compared(
             scores[:, 0], model.card.name, ScoredBy.CROSS_ENCODER, inputs.tokens, inputs.dropped
         )
@@ -176,7 +177,8 @@ class Comparing:
             inputs = await self.tokenizing.texts(
                 model, texts, fields=[fields[text] for text in texts], truncation=truncation
             )
-        vectors = unit(exchange.ran(await model.embed(inputs.token_ids)))
+        work = model.embed(inputs.token_ids, terms=exchange.terms())
+        vectors = unit(await exchange.run(work, inputs.names))
         place_of = {text: place for place, text in enumerate(texts)}
         firsts = [place_of[first] for first, _ in pairs]
         seconds = [place_of[second] for _, second in pairs]

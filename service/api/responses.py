@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
-from service.errors import EngineFailure
+from service.errors import NotFinite
 from service.messages import Floats
 
 # About what a number takes as JSON: how large an answer will be, before it is written.
@@ -40,6 +40,6 @@ def told(dropped: int) -> dict[str, Any]:
 
 
 def require_finite(rows: Iterable[Floats], model: str, what: str) -> None:
-    """Raises `EngineFailure` unless every number is finite: others never leave."""
+    """Raises `NotFinite` unless every number is finite: others never leave."""
     if not all(np.isfinite(row).all() for row in rows):
-        raise EngineFailure(f"model {model!r} gave a {what} that is not finite")
+        raise NotFinite(f"model {model!r} gave a {what} that is not finite")

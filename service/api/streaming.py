@@ -12,9 +12,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.api.errors import INTERNAL_ERROR, answer_to, error_body
-from service.api.exchange import ClientLeft, exchange_of, in_time, unless_disconnected
-from service.errors import AnatomyError
-from service.messages import Generation, GenerationChunk, GenerationModel, Sampling, TokenIds
+from service.api.exchange import (
+    ClientLeft,
+    Exchange,
+    exchange_of,
+    in_time,
+    unless_disconnected,
+)
+from service.errors import AnatomyError, EngineFailure
+from service.messages import Generation, GenerationChunk, GenerationModel, Sampling, Terms, TokenIds
 
 DONE = b"data: [DONE]\n\n"
 
@@ -27,9 +33,14 @@ def event(payload: object) -> bytes:
 
 
 class Generations:
-    """The generations of one request. Leaving its context cancels those that still run."""
+    """The generations of one request. Leaving its context cancels those that still run.
 
-    def __init__(self) -> None:
+    `exchange` is told of their tokens, and of their times: to the first token of any, and what the
+    one that ends last took from its own first.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
         self._started: list[Generation] = []
 
     async def __aenter__(self) -> Self:
@@ -43,15 +54,34 @@ class Generations:
     ) -> None:
         await self.aclose()
 
-    def start(self, model: GenerationModel, prompt: TokenIds, sampling: Sampling) -> None:
+    def start(
+        self, model: GenerationModel, prompt: TokenIds, sampling: Sampling, terms: Terms
+    ) -> None:
         """Start one more; its index is the number of those before it. Raises `Overloaded`."""
-        self._started.append(model.generate(prompt, sampling))
+        self._started.append(model.generate(prompt, sampling, terms=terms))
 
     async def chunks(self) -> AsyncGenerator[tuple[int, GenerationChunk], None]:
         """(index, chunk) of every generation, as they come, to the end of all.
 
         Holds one chunk of each generation at most: who reads slowly makes this wait.
         """
+        left = len(self._started)
+        async with aclosing(self._arriving()) as arriving:
+            async for index, chunk in arriving:
+                left -= chunk.finish_reason is not None
+                self._note(chunk, self._started[index], is_last=not left)
+                yield index, chunk
+
+    def _note(self, chunk: GenerationChunk, generation: Generation, *, is_last: bool) -> None:
+        exchange = self._exchange
+        if exchange.completion_tokens is None:
+            exchange.completion_tokens = 0
+            exchange.went_through(generation.times.before_first_token())
+        exchange.completion_tokens += len(chunk.token_ids)
+        if is_last:
+            exchange.went_through(generation.times.after_first_token())
+
+    async def _arriving(self) -> AsyncGenerator[tuple[int, GenerationChunk], None]:
         if len(self._started) == 1:
             async for chunk in self._started[0]:
                 yield 0, chunk
@@ -62,7 +92,10 @@ class Generations:
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in sorted(done, key=waiting.__getitem__):
                     index = waiting.pop(task)
-                    chunk = task.result()
+                    try:
+                        chunk = task.result()
+                    except EngineFailure as error:
+                        raise error.of(f"choices[{index}]") from error
                     if chunk is not None:
                         waiting[_next(self._started[index])] = index
                         yield index, chunk

@@ -137,7 +137,8 @@ class TextEmbeddingsInference:
 
         async def run() -> Response:
             inputs = await self._inputs(model, body, exchange)
-            vectors = exchange.ran(await model.embed(inputs.token_ids))[:, : body.dimensions]
+            work = model.embed(inputs.token_ids, terms=exchange.terms())
+            vectors = (await exchange.run(work, inputs.names))[:, : body.dimensions]
             if body.normalize:
                 vectors = unit(vectors)
             return await self._answer(vectors, inputs, body.inputs, exchange)
@@ -158,7 +159,8 @@ class TextEmbeddingsInference:
                     f"{MOST_NUMBERS} are given in one answer",
                     field="inputs",
                 )
-            found = exchange.ran(await model.embed_tokens(inputs.token_ids))
+            work = model.embed_tokens(inputs.token_ids, terms=exchange.terms())
+            found = await exchange.run(work, inputs.names)
             return await self._answer(found, inputs, body.inputs, exchange)
 
         return await answered(request, run())
@@ -192,7 +194,8 @@ class TextEmbeddingsInference:
                     inputs = await self.tokenizing.texts(
                         model, texts, fields=fields, truncation=body.truncation
                     )
-            scores = exchange.ran(await model.classify(inputs, raw=body.wants_raw))
+            work = model.classify(inputs, raw=body.wants_raw, terms=exchange.terms())
+            scores = await exchange.run(work, inputs.names)
             note_compute(exchange, inputs, characters_of(items))
 
             def write() -> Response:
@@ -259,7 +262,8 @@ class TextEmbeddingsInference:
                 inputs = await self.tokenizing.texts(
                     model, texts, fields=fields, truncation=truncation, prompt=prompt
                 )
-            vectors = unit(exchange.ran(await model.embed(inputs.token_ids)))
+            work = model.embed(inputs.token_ids, terms=exchange.terms())
+            vectors = unit(await exchange.run(work, inputs.names))
             require_finite(vectors, model.card.name, "vector")
             note_compute(exchange, inputs, sum(map(len, texts)))
             return json_response((vectors[1:] @ vectors[0]).tolist())

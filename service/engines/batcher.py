@@ -6,6 +6,7 @@ gathers: the batch grows with the load by itself, and an idle service answers a 
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.engines.admission import place_in_queue, require_in_time, too_late
 from service.engines.pace import Pace
 from service.engines.pooling import pack
 from service.engines.waiting import Waiting
-from service.errors import EngineFailure, NotReady, Overloaded
-from service.messages import Computed, Floats, Inputs, TokenIds
+from service.errors import EngineFailure, NotFinite, NotReady, Overloaded
+from service.messages import ANY_TERMS, Computed, Floats, Inputs, Terms, TokenIds
+
+NOT_FINITE = "the model gave a value that is not finite"
 
 Run = Callable[[dict[str, "np.ndarray"], Sequence[str]], Sequence[Floats]]
 """Runs the graph: its inputs and the names of the outputs wanted, to those outputs, [B, ...] for
@@ -31,16 +35,34 @@ class Job:
     """The texts of one request on their way through the batcher; `rows` fill as batches end."""
 
     def __init__(
-        self, inputs: Inputs, output: str, done: asyncio.Future[Computed[list[Floats]]]
+        self,
+        inputs: Inputs,
+        output: str,
+        terms: Terms,
+        done: asyncio.Future[Computed[list[Floats]]],
     ) -> None:
         self.inputs = inputs
         self.output = output
+        self.terms = terms
         self.done = done
         self.loop = done.get_loop()
         self.rows: list[Floats | None] = [None] * len(inputs.token_ids)
         self.left = len(inputs.token_ids)
         self.submitted = time.monotonic()
+        self.place = place_in_queue(self.submitted, terms)
         self.started: float | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it should have begun by now."""
+        within_s = self.terms.within_s
+        waits = within_s is not None and self.started is None
+        return waits and time.monotonic() >= self.submitted + (within_s or 0.0)
+
+    def expire(self) -> None:
+        """Tell who waits that it is too late, unless it has begun. Called on the event loop."""
+        if self.started is None and not self.done.done():
+            self.done.set_exception(too_late(self.terms))
 
     def finish(self, error: Exception | None) -> None:
         """Hand over the result, on the event loop that waits for it."""
@@ -52,7 +74,7 @@ class Job:
             rows = [row for row in self.rows if row is not None]
             started = self.submitted if self.started is None else self.started
             queued, ran = started - self.submitted, time.monotonic() - started
-            self.done.set_result(Computed(rows, queued, ran))
+            self.done.set_result(Computed(rows, queued, ran, len(rows), self.inputs.tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +99,21 @@ class Item:
         return len(self.token_ids)
 
     @property
+    def place(self) -> float:
+        return self.job.place
+
+    @property
     def gone(self) -> bool:
-        return self.job.done.done()
+        return self.job.done.done() or self.job.is_late
 
 
 class Batcher:
     """Runs texts through one graph on threads of its own.
 
-    `budget` tokens a batch (a single longer text still runs); `max_queue_tokens` may wait;
-    `runners` batches run side by side. Outputs of the graph that are `per_token` have a row for
-    each token, others for each text. A batch beside which nothing runs and nothing waits goes to
-    `run_alone`, which may take all the cores.
+    `budget` tokens a batch (a single longer text still runs); `max_queue_tokens` may wait, for
+    `max_wait_s` at most; `runners` batches run side by side. Outputs of the graph that are
+    `per_token` have a row for each token, others for each text. A batch beside which nothing runs
+    and nothing waits goes to `run_alone`, which may take all the cores.
     """
 
     def __init__(
@@ -99,6 +125,7 @@ class Batcher:
         max_queue_tokens: int,
         observe: Observe,
         name: str,
+        max_wait_s: float = math.inf,
         runners: int = 1,
         per_token: Container[str] = (),
         run_alone: Run | None = None,
@@ -109,6 +136,7 @@ class Batcher:
         self._token_types = token_types
         self._budget = budget
         self._max_queue_tokens = max_queue_tokens
+        self._max_wait_s = max_wait_s
         self._observe = observe
         self._per_token = per_token
         self._queue: Waiting[Item] = Waiting()
@@ -127,27 +155,65 @@ class Batcher:
         """Texts in the queue."""
         return self._queue.count
 
-    async def run(self, inputs: Inputs, output: str) -> Computed[list[Floats]]:
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens in the queue."""
+        return self._queue.tokens
+
+    def require_room(self, items: int) -> None:
+        """Raises `Overloaded` if the queue can't take so many texts, however short they are.
+
+        Cheap, so that nobody reads texts that are refused afterwards.
+        """
+        with self._changed:
+            self._require_room(items)
+
+    async def run(
+        self, inputs: Inputs, output: str, terms: Terms = ANY_TERMS
+    ) -> Computed[list[Floats]]:
         """What `output` is for each of `inputs`, in their order; at least one.
 
-        Raises `Overloaded` when the queue is full, `EngineFailure` when the graph fails or gives
-        values that are not finite. Cancelling drops what has not run.
+        Raises `Overloaded` when the queue is full or the wait would be too long, `EngineFailure`
+        when the graph fails on one of them, `NotFinite` when it gives such values, and
+        `DeadlineExceeded`. Cancelling drops what has not run.
         """
-        job = Job(inputs, output, asyncio.get_running_loop().create_future())
-        tokens = inputs.tokens
+        loop = asyncio.get_running_loop()
+        job = Job(inputs, output, terms, loop.create_future())
         with self._changed:
             if self._closed:
                 raise NotReady("the service is stopping")
-            if self._queue.tokens and self._queue.tokens + tokens > self._max_queue_tokens:
-                raise Overloaded(
-                    f"{self._queue.tokens} tokens are waiting, and {tokens} more would exceed "
-                    f"the limit of {self._max_queue_tokens}; try again later",
-                    retry_after_s=self._pace.wait_s(self._queue.tokens),
-                )
+            self._require_room(inputs.tokens)
+            self._require_in_time(job)
             for index in range(job.left):
                 self._queue.add(Item(job, index))
             self._changed.notify_all()
-        return await job.done
+        if terms.within_s is None:
+            return await job.done
+        expiring = loop.call_later(terms.within_s, job.expire)
+        try:
+            return await job.done
+        finally:
+            expiring.cancel()
+
+    def _require_room(self, tokens: int) -> None:
+        queue, limit = self._queue, self._max_queue_tokens
+        if queue.tokens and queue.tokens + tokens > limit:
+            queue.drop_gone()
+        if queue.tokens and queue.tokens + tokens > limit:
+            raise Overloaded(
+                f"{queue.tokens} tokens are waiting, and {tokens} more would exceed the limit of "
+                f"{limit}; try again later",
+                retry_after_s=self._pace.wait_s(queue.tokens),
+            )
+
+    def _require_in_time(self, job: Job) -> None:
+        try:
+            require_in_time(self._queue.tokens, self._pace, job.terms, self._max_wait_s)
+        except Overloaded:
+            # Those that are gone, or come later, are no reason to wait; to count costs more.
+            self._queue.drop_gone()
+            ahead = self._queue.tokens_before(job.place)
+            require_in_time(ahead, self._pace, job.terms, self._max_wait_s)
 
     def close(self) -> None:
         """Finish the batches at hand, refuse what waits, end the threads."""
@@ -174,26 +240,48 @@ class Batcher:
             self._answer(batch, self._run_alone if is_alone else self._run)
 
     def _answer(self, batch: list[Item], run: Run) -> None:
-        outputs = sorted({item.job.output for item in batch})
         started = time.monotonic()
         for item in batch:
             item.job.started = item.job.started or started
+        found: list[Floats] = []
+        failure: Exception | None = None
         try:
-            feeds = pack(
-                [item.token_ids for item in batch],
-                token_types=self._token_types,
-                second_at=[item.second_at for item in batch],
-            )
-            found = run(feeds, outputs)
+            found = self._found(batch, run)
         except Exception as error:  # whatever the runtime raises must reach those who wait
-            failure = EngineFailure(f"the model failed: {error}")
-            for job in {item.job for item in batch}:
-                notify(job, failure)
-            return
+            failure = error
         finally:
             # Before anybody is answered: who asks again at once is alone again.
             with self._changed:
                 self._running -= 1
+        if failure is not None:
+            self._answer_one_by_one(batch, failure)
+            return
+        for row, item in zip(found, batch, strict=True):
+            self._deliver(item, row)
+
+    def _answer_one_by_one(self, batch: list[Item], failure: Exception) -> None:
+        """After a run that failed: whoever is at fault fails alone."""
+        if len(batch) == 1:
+            (item,) = batch
+            notify(item.job, EngineFailure(f"the model failed: {failure}", item=item.index))
+            return
+        for item in batch:
+            if item.gone:
+                continue
+            with self._changed:
+                self._running += 1
+            self._answer([item], self._run)
+
+    def _found(self, batch: list[Item], run: Run) -> list[Floats]:
+        """What the graph gives for each of `batch`. Raises what the runtime does."""
+        started = time.monotonic()
+        outputs = sorted({item.job.output for item in batch})
+        feeds = pack(
+            [item.token_ids for item in batch],
+            token_types=self._token_types,
+            second_at=[item.second_at for item in batch],
+        )
+        found = run(feeds, outputs)
         tokens, padded = len(feeds["input_ids"]), feeds["padded_from_packed"].size
         seconds = time.monotonic() - started
         self._observe(len(batch), tokens, padded, seconds)
@@ -203,16 +291,12 @@ class Batcher:
             output: np.split(result, ends) if output in self._per_token else result
             for output, result in zip(outputs, found, strict=True)
         }
-        for row, item in enumerate(batch):
-            self._deliver(item, rows[item.job.output][row])
+        return [rows[item.job.output][row] for row, item in enumerate(batch)]
 
     def _deliver(self, item: Item, row: Floats) -> None:
         job = item.job
         if not np.isfinite(row).all():
-            notify(
-                job,
-                EngineFailure(f"input[{item.index}]: the model gave a value that is not finite"),
-            )
+            notify(job, NotFinite(NOT_FINITE, item=item.index))
             return
         job.rows[item.index] = row
         with self._changed:  # another batch may hold other texts of this job

@@ -21,9 +21,17 @@ class Pace:
         self.amount = KEPT * self.amount + amount
         self.seconds = KEPT * self.seconds + seconds
 
+    def expected_s(self, amount: float) -> float:
+        """Seconds in which so much is done; 0 while nothing is known."""
+        if self.amount <= 0.0:
+            return 0.0
+        return amount * self.seconds / (self.amount * self.lanes)
+
     def wait_s(self, amount: float) -> int:
         """Whole seconds in which so much is done, 1 to `LONGEST_S`; 1 while nothing is known."""
-        if self.amount <= 0.0:
-            return 1
-        seconds = amount * self.seconds / (self.amount * self.lanes)
-        return min(LONGEST_S, max(1, math.ceil(round(seconds, 3))))
+        return told(self.expected_s(amount))
+
+
+def told(seconds: float) -> int:
+    """Seconds as somebody is told who is refused: whole ones, 1 to `LONGEST_S`."""
+    return min(LONGEST_S, max(1, math.ceil(round(seconds, 3))))

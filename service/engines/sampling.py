@@ -17,6 +17,9 @@ from service.messages import Floats, Following, Sampling, TokenLogprob
 CANDIDATES = 1024
 """How many of the likeliest tokens top-p looks at before it sorts the whole vocabulary."""
 
+LEAST_LOGPROB = -9999.0
+"""What is told of a token that can't come, whose logarithm is no number: OpenAI's own value."""
+
 MASK = (1 << 64) - 1
 
 
@@ -141,7 +144,7 @@ def log_probability(logits: Floats, token: int, top: int) -> TokenLogprob:
     """Log softmax of the model's own logits at `token` and at the `top` likeliest."""
     exact = logits.astype(np.float64)
     logprobs = exact - exact.max()
-    logprobs -= np.log(np.exp(logprobs).sum())
+    logprobs = np.maximum(logprobs - np.log(np.exp(logprobs).sum()), LEAST_LOGPROB)
     best = np.argpartition(-logprobs, top)[: top + 1]
     best = best[np.lexsort((best, -logprobs[best]))][:top]
     alternatives = tuple((int(i), float(logprobs[i])) for i in best)

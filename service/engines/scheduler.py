@@ -1,6 +1,6 @@
 """Which sequence runs when: slots, sources, chunks of prefill, decoding. Counts, no tensors."""
 
-from collections import deque
+from bisect import insort
 from dataclasses import dataclass, field
 
 
@@ -11,13 +11,14 @@ class Sequence:
     `cached` of its `prompt_tokens` are in the cache so far; the last of them decodes, as every
     token after it. `to_encode` are the tokens of a source that the encoder has yet to read. A beam
     search takes `width` slots; its prompt is cached in the first of them. `chunk_tokens` bounds
-    its chunks where they cost more than others.
+    its chunks where they cost more than others. Who has a lower `place` in the queue comes first.
     """
 
     prompt_tokens: int
     to_encode: int = 0
     width: int = 1
     chunk_tokens: int | None = None
+    place: float = 0.0
     cached: int = 0
     slots: tuple[int, ...] = ()
 
@@ -60,7 +61,7 @@ class Scheduler:
     slots: int
     chunk_tokens: int
     source_tokens: int = 512
-    waiting: deque[Sequence] = field(default_factory=deque[Sequence])
+    waiting: list[Sequence] = field(default_factory=list["Sequence"])
     running: dict[int, Sequence] = field(default_factory=dict[int, Sequence])
 
     @property
@@ -79,8 +80,8 @@ class Scheduler:
         return list(dict.fromkeys(list(self.running.values())))
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence behind the others; its width is at most `slots`."""
-        self.waiting.append(sequence)
+        """Queue a sequence at its place, behind its equals; its width is at most `slots`."""
+        insort(self.waiting, sequence, key=lambda other: other.place)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a finished or cancelled sequence; its slots are free at once."""
@@ -91,11 +92,11 @@ class Scheduler:
         sequence.slots = ()
 
     def admit(self) -> list[Sequence]:
-        """Give free slots to those that waited longest."""
+        """Give free slots to those whose turn it is."""
         admitted: list[Sequence] = []
         free = [slot for slot in range(self.slots) if slot not in self.running]
         while self.waiting and self.waiting[0].width <= len(free):
-            sequence = self.waiting.popleft()
+            sequence = self.waiting.pop(0)
             sequence.slots = tuple(free[: sequence.width])
             del free[: sequence.width]
             self.running |= dict.fromkeys(sequence.slots, sequence)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from service.errors import AnatomyError
-from service.messages import GenerationChunk, join
+from service.messages import GenerationChunk, Times, join
 
 
 @dataclass(eq=False)
@@ -18,6 +18,7 @@ class Stream:
 
     loop: asyncio.AbstractEventLoop
     wake_engine: Callable[[], None]
+    times: Times
     pending: list[GenerationChunk] = field(default_factory=list[GenerationChunk])
     error: AnatomyError | None = None
     ended: bool = False

@@ -1,11 +1,18 @@
 """What waits for a batch, by length: neighbours in a batch then pad one another little."""
 
-from collections import defaultdict, deque
+import heapq
+from collections import defaultdict
 from typing import Generic, Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """Something to be batched: `tokens` long, and pointless once `gone`."""
+    """Something to be batched: `tokens` long, with a `place` in the queue, pointless once `gone`.
+
+    Who has a lower `place` comes first, of equals who came first.
+    """
+
+    @property
+    def place(self) -> float: ...
 
     @property
     def tokens(self) -> int: ...
@@ -23,23 +30,23 @@ many nothing could be told apart."""
 
 
 class Waiting(Generic[Item]):
-    """Items in the order in which they came, and by their length. Not for concurrent use."""
+    """Items in the order of their places, and by their length. Not for concurrent use."""
 
     def __init__(self) -> None:
-        self._by_length: defaultdict[int, deque[tuple[int, Item]]] = defaultdict(deque)
+        self._by_length: defaultdict[int, list[tuple[float, int, Item]]] = defaultdict(list)
         self._arrivals = 0
         self.count = 0
         self.tokens = 0
 
     def add(self, item: Item) -> None:
-        """Put one behind the others of its length."""
-        self._by_length[item.tokens].append((self._arrivals, item))
+        """Put one where it belongs."""
+        heapq.heappush(self._by_length[item.tokens], (item.place, self._arrivals, item))
         self._arrivals += 1
         self.count += 1
         self.tokens += item.tokens
 
     def take(self, budget: int) -> list[Item]:
-        """The item that has waited longest, and those nearest to its length that fit `budget` and
+        """The item whose turn it is, and those nearest to its length that fit `budget` and
         pad one another little.
 
         The first is taken whatever its length, so that nothing waits forever. Items that are gone
@@ -47,8 +54,8 @@ class Waiting(Generic[Item]):
         """
         batch: list[Item] = []
         while not batch and self._by_length:
-            oldest = min(self._by_length, key=lambda length: self._by_length[length][0][0])
-            item = self._pop(oldest)
+            foremost = min(self._by_length, key=lambda length: self._by_length[length][0][:2])
+            item = self._pop(foremost)
             if not item.gone:
                 batch.append(item)
         if not batch:
@@ -70,15 +77,33 @@ class Waiting(Generic[Item]):
 
     def drain(self) -> list[Item]:
         """Everything, for who must tell them that nothing will come."""
-        items = [item for queue in self._by_length.values() for _, item in queue]
+        items = [item for queue in self._by_length.values() for *_, item in queue]
         self._by_length.clear()
         self.count = self.tokens = 0
         return items
 
+    def drop_gone(self) -> None:
+        """Make room of what nobody waits for any more."""
+        for length, queue in list(self._by_length.items()):
+            left = sorted(entry for entry in queue if not entry[2].gone)
+            self.count -= len(queue) - len(left)
+            self.tokens -= length * (len(queue) - len(left))
+            if left:
+                self._by_length[length] = left  # sorted, so a heap
+            else:
+                del self._by_length[length]
+
+    def tokens_before(self, place: float) -> int:
+        """How many tokens stand before who comes to `place` now."""
+        return sum(
+            length * sum(entry[0] <= place for entry in queue)
+            for length, queue in self._by_length.items()
+        )
+
     def _pop(self, length: int) -> Item:
-        """The oldest of a length, which waits no more."""
+        """The foremost of a length, which waits no more."""
         queue = self._by_length[length]
-        item = queue.popleft()[1]
+        item = heapq.heappop(queue)[2]
         if not queue:
             del self._by_length[length]
         self.count -= 1

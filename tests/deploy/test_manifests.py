@@ -15,8 +15,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from service.plain import GRACEFUL_STOP_S
-from service.settings import ServiceSettings
+from service.settings import GRACEFUL_STOP_S, ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"

@@ -91,7 +91,10 @@ def test_a_stream_says_what_the_whole_answer_says(openai: OpenAI) -> None:
     assert text == whole.choices[0].message.content
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-1].choices == []
-    assert chunks[-1].usage == whole.usage
+    assert chunks[-1].usage is not None
+    assert whole.usage is not None
+    # The second may find the prompt in the cache, and says so.
+    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
     assert len(chunks) > 4
 
 

@@ -198,3 +198,33 @@ def write_all(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
+
+
+def test_what_a_freed_row_began_with_is_taken_again_bit_by_bit(tmp_path: Path) -> None:
+    session = Session(save_decoder(tmp_path / GRAPH, reads_source=False), Provider.CPU, 1)
+    slots = Slots(CachedSession(session, CACHE, ROWS, CAPACITY), ROWS, block=4)
+    prompt, other = text(11), text(9)
+
+    def run(row: int, prompt: list[int]) -> tuple[int, list[NDArray[np.float32]]]:
+        """How much was there, and the logits after the prompt and after each of two tokens."""
+        cached = slots.begin([row], prompt)
+        chunks = [prompt[start : start + 4] for start in range(cached, len(prompt), 4)]
+        *_, last = [slots.prefill(row, chunk, wants_logits=True) for chunk in chunks]
+        assert last is not None
+        return cached, [last, *(decode(slots, [row], [token])[0] for token in (3, 5))]
+
+    _, expected = run(0, prompt)
+    # By copies from a row that runs, and in place after it was bound without being used.
+    for row in (2, 3):
+        cached, found = run(row, prompt)
+        assert cached == 8
+        assert np.array_equal(found, expected)
+    slots.clear(0, 2)
+    decode(slots, [3], [1], [2])
+    slots.clear(3)
+    run(0, other)
+    assert slots.begin([4], prompt) == 8
+    slots.clear(0, 4)
+    cached, found = run(0, prompt)
+    assert cached == 8
+    assert np.array_equal(found, expected)

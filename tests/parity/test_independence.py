@@ -84,7 +84,7 @@ def generator(request: pytest.FixtureRequest) -> Iterator[tuple[GenerationEngine
     layout = artifact.manifest.cache
     assert layout is not None
     session = Session(artifact.graph, Provider.CPU, usable_cores())
-    slots = Slots(CachedSession(session, layout, WIDEST, CAPACITY), WIDEST)
+    slots = Slots(CachedSession(session, layout, WIDEST, CAPACITY), WIDEST, block=CHUNK)
     tokenizer = Tokenizer.load(artifact.folder)
     engine = GenerationEngine(
         slots, Scheduler(WIDEST, CHUNK), tokenizer, Unheard(), max_waiting=64, name="independence"
@@ -98,6 +98,7 @@ class Unheard:
 
     def first_token(self, seconds: float) -> None: ...
     def inter_token(self, seconds: float) -> None: ...
+    def prefix_hit(self, tokens: int) -> None: ...
     def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None: ...
 
 
@@ -169,3 +170,43 @@ def test_logits_are_the_same_at_every_width_and_in_every_slot(
         prefill(place, others[place])
     print(f"{fixture}: logits differ at {unequal} widths, by {worst:.2e} at most")
     assert unequal == 0
+
+
+@pytest.mark.parametrize("fixture", ["smollm2_artifact", "smollm2_fp32_artifact"])
+def test_a_prompt_that_begins_like_one_before_has_the_logits_it_has_alone(
+    fixture: str, request: pytest.FixtureRequest
+) -> None:
+    artifact: Artifact = request.getfixturevalue(fixture)
+    layout = artifact.manifest.cache
+    assert layout is not None
+    session = Session(artifact.graph, Provider.CPU, usable_cores())
+    slots = Slots(CachedSession(session, layout, 4, CAPACITY), 4, block=CHUNK)
+    beginning, *tails = cut_texts(Tokenizer.load(artifact.folder), 4, 60, seed=3)
+    beginning = (beginning * CAPACITY)[: 3 * CHUNK + 5]
+
+    def run(row: int, tail: list[int]) -> tuple[int, list[NDArray[np.float32]]]:
+        """How much was there, and the logits after the prompt and after each of three tokens."""
+        prompt = [*beginning, *tail[:9]]
+        cached = slots.begin([row], prompt)
+        found: list[NDArray[np.float32]] = []
+        for start in range(cached, len(prompt), CHUNK):
+            logits = slots.prefill(row, prompt[start : start + CHUNK], wants_logits=True)
+            assert logits is not None
+            found = [logits]
+        found += [slots.decode([row], [token], row + 1)[0] for token in (7, 8, 9)]
+        return cached, found
+
+    cold, expected = run(0, tails[0])
+    assert cold == 0
+    slots.clear(0)
+    # In place; by a copy from a row that runs; from one that was bound, unused, while others ran.
+    for row in (0, 1, 2):
+        cached, found = run(row, tails[0])
+        assert cached == 3 * CHUNK
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert run(3, tails[1])[0] == 3 * CHUNK
+        slots.clear(3)
+        if row == 1:
+            slots.clear(0, 1)
+            slots.decode([2], [5], 3)
+            slots.clear(2)

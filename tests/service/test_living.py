@@ -1,6 +1,7 @@
 """Models that come, go and change places while requests run: nobody is refused for it."""
 
 import asyncio
+import re
 import shutil
 import weakref
 from collections.abc import AsyncIterator
@@ -25,6 +26,8 @@ from tests.support.engines import until
 from tests.support.service import client_of
 
 REQUEST = {"model": "tiny", "prompt": "hello", "temperature": 0, "max_tokens": 8}
+
+INFO_OF_OTHER = r'anatomy_model_info\{model_name="other",.*\} '
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +60,11 @@ async def test_a_model_is_loaded_beside_another_and_unloaded_again(folder: Path)
         await group.change(first, (*first, another(folder)))
         assert names(group) == ["tiny", "other"]
         assert group.registry.generation().card.name == "tiny"
-        assert 'num_requests_running{model_name="other"}' in group.metrics.exposition().decode()
+        assert re.search(INFO_OF_OTHER + "1.0", group.metrics.exposition().decode())
         await group.change(group.wanted, first)
         assert names(group) == ["tiny"]
         await until(lambda: not group.told()["draining"], "the model is unloaded")
-        assert 'num_requests_running{model_name="other"}' not in group.metrics.exposition().decode()
+        assert re.search(INFO_OF_OTHER + "0.0", group.metrics.exposition().decode())
 
 
 async def test_a_swap_keeps_the_name_the_place_and_every_request(folder: Path) -> None:

@@ -29,6 +29,8 @@ async def test_groups_answer_under_their_prefixes_and_know_of_one_another(tmp_pa
 
         for prefix, model, other in (("", "a", "b"), ("/second", "b", "a")):
             assert (await client.get(f"{prefix}/ready")).status_code == 200
+            told = (await client.get(f"{prefix}/openapi.json")).json()
+            assert told["servers"] == [{"url": prefix or "/"}]
             listed = (await client.get(f"{prefix}/v1/models")).json()["data"]
             assert [row["id"] for row in listed] == [model]
             assert (await write(prefix, model)).status_code == 200

@@ -6,8 +6,8 @@ import pytest
 
 from service.groups import Autoscaling, Group
 from service.ray_serve import build, free_port, is_loopback, proxy_environment
-from service.replica import Models, application
 from service.scaling import QueuePolicy
+from service.serve_config import Models, application
 from service.settings import ServiceSettings
 from service.specs import ModelSpec
 

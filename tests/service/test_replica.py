@@ -8,11 +8,11 @@ import pytest
 
 from service.errors import UnusableModel
 from service.groups import Autoscaling, Group
-from service.replica import (
+from service.replica import Replica
+from service.serve_config import (
     DEPLOYMENT,
     IMPORT_PATH,
     Models,
-    Replica,
     application,
     arguments,
     changed_configs,

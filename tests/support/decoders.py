@@ -21,9 +21,9 @@ class ToyDecoder:
     """Logits that are a function of a row's source and tokens so far, kept in rows of its own.
 
     A wrong length, row, copy or source, or an overwritten token, therefore changes what comes out.
-    Also its own encoder. `gate`, when cleared, holds the next step back; `fail` makes steps raise;
-    a row whose tokens have `POISON_ID` gives NaN until it is wiped; a source that has it isn't
-    finite.
+    Also its own encoder. `gate`, when cleared, holds the next step back; `fail` makes steps raise,
+    as does a token that is `refused`; a row whose tokens have `POISON_ID` gives NaN until it is
+    wiped; a source that has it isn't finite.
     """
 
     def __init__(self, rows: int, capacity: int = 64) -> None:
@@ -38,6 +38,7 @@ class ToyDecoder:
         self.gate = threading.Event()
         self.gate.set()
         self.fail: Exception | None = None
+        self.refused = GARBAGE_ID
         self.poison_logit = -np.inf
         self.end_logit = -np.inf  # a generation ends by its length alone, unless a test says so
 
@@ -47,19 +48,21 @@ class ToyDecoder:
         self.pass_gate()
         self.steps.append((rows.start, rows.stop, (input_ids.shape[0], input_ids.shape[1])))
         count, new = input_ids.shape
+        if self.refused in input_ids:
+            raise RuntimeError("refused")
         assert count == rows.stop - rows.start == len(lengths)
         assert new == 1 or count == 1, "a chunk of prefill takes one row"
         for row, start in enumerate(lengths, rows.start):
             assert start + new <= self.capacity, "beyond the slot's capacity"
             self.cache[row, start : start + new] = input_ids[row - rows.start]
+            if POISON_ID in self.cache[row, : start + new]:
+                self.poisoned.add(row)
         found = [self.logits_of_row(rows.start + at // new, lengths[at // new] + at % new + 1)
                  for at in logit_index]  # fmt: skip
         return np.array(found, np.float32).reshape(-1, VOCAB)
 
     def logits_of_row(self, row: int, length: int) -> Floats:
         tokens = self.cache[row, :length]
-        if POISON_ID in tokens:
-            self.poisoned.add(row)
         if row in self.poisoned:
             return np.full(VOCAB, np.nan, np.float32)
         return self.logits(tokens, self.sources[row, : self.source_lengths[row]])
@@ -71,11 +74,22 @@ class ToyDecoder:
         raw = np.random.default_rng(seed).standard_normal(VOCAB) * 2
         raw[END_ID] = self.end_logit
         raw[POISON_ID] = self.poison_logit
+        if self.refused < VOCAB:
+            raw[self.refused] = -np.inf
         return raw.astype(np.float32)
 
     def copy(self, source: int, target: int, tokens: slice) -> None:
         self.cache[target, tokens] = self.cache[source, tokens]
+        if source in self.poisoned:
+            self.poisoned.add(target)
         self.copied.append(tokens.stop - tokens.start)
+
+    def read(self, row: int, tokens: slice) -> list[NDArray[Any]]:
+        values = self.cache[row, tokens].astype(np.float64)
+        return [np.full_like(values, np.nan) if row in self.poisoned else values]
+
+    def write(self, row: int, tokens: slice, values: Sequence[NDArray[Any]]) -> None:
+        self.cache[row, tokens] = values[0]
 
     def wipe(self, row: int) -> None:
         self.cache[row] = GARBAGE_ID

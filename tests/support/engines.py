@@ -15,9 +15,13 @@ class Ledger:
 
     def __init__(self) -> None:
         self.ended: list[tuple[str, int, int]] = []
+        self.hits: list[int] = []
 
     def first_token(self, seconds: float) -> None: ...
     def inter_token(self, seconds: float) -> None: ...
+
+    def prefix_hit(self, tokens: int) -> None:
+        self.hits.append(tokens)
 
     def finished(self, reason: str, prompt_tokens: int, generated_tokens: int) -> None:
         self.ended.append((reason, prompt_tokens, generated_tokens))

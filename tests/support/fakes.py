@@ -11,6 +11,7 @@ from export.artifact import PLAIN, GenerationDefaults
 from model_core.tokenization import ChatTemplateError, Pair, Span, Tokenizer
 from service.errors import InvalidRequest, Overloaded
 from service.messages import (
+    ANY_TERMS,
     Computed,
     FinishReason,
     Floats,
@@ -22,6 +23,8 @@ from service.messages import (
     ModelCard,
     Sampling,
     Task,
+    Terms,
+    Times,
     TokenIds,
     TokenLogprob,
 )
@@ -30,6 +33,7 @@ BEGIN_ID = 256
 END_ID = 257
 VOCAB_SIZE = 258
 QUEUE_S, RUN_S = 0.002, 0.003
+WAITED_S, READ_S, WROTE_S = 0.001, 0.002, 0.004
 
 
 class FakeTokenizer:
@@ -109,7 +113,19 @@ def card(name: str, task: Task, max_tokens: int, *labels: str, dim: int | None =
     )
 
 
-class FakeEmbeddingModel:
+class FakeQueue:
+    """Takes everything, unless it is full; keeps the terms on which requests waited."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self.terms: list[Terms] = []
+
+    def require_room(self, items: int) -> None:
+        if self.is_full:
+            raise Overloaded("the queue is full", retry_after_s=7)
+
+
+class FakeEmbeddingModel(FakeQueue):
     """Normalised vectors that depend on the tokens alone. `fill` replaces every number."""
 
     def __init__(
@@ -120,6 +136,7 @@ class FakeEmbeddingModel:
         dim: int = 8,
         fill: float | None = None,
     ) -> None:
+        super().__init__()
         self.card = replace(card(name, Task.EMBED, max_tokens, dim=dim), pooling="mean")
         self.tokenizer = fake_tokenizer()
         self._dim = dim
@@ -131,40 +148,58 @@ class FakeEmbeddingModel:
         raw = np.random.default_rng(ids).standard_normal(self._dim).astype(np.float32)
         return (raw / np.linalg.norm(raw)).astype(np.float32)
 
-    async def embed(self, texts: Sequence[TokenIds]) -> Computed[Floats]:
+    async def embed(
+        self, texts: Sequence[TokenIds], *, terms: Terms = ANY_TERMS
+    ) -> Computed[Floats]:
+        self.terms.append(terms)
         await asyncio.sleep(0)
-        return Computed(np.stack([self.vector(ids) for ids in texts]), QUEUE_S, RUN_S)
+        return Computed(
+            np.stack([self.vector(ids) for ids in texts]),
+            QUEUE_S,
+            RUN_S,
+            len(texts),
+            sum(map(len, texts)),
+        )
 
-    async def embed_tokens(self, texts: Sequence[TokenIds]) -> Computed[list[Floats]]:
+    async def embed_tokens(
+        self, texts: Sequence[TokenIds], *, terms: Terms = ANY_TERMS
+    ) -> Computed[list[Floats]]:
         await asyncio.sleep(0)
         found = [np.stack([self.vector([token]) for token in ids]) for ids in texts]
-        return Computed(found, QUEUE_S, RUN_S)
+        return Computed(found, QUEUE_S, RUN_S, len(texts), sum(map(len, texts)))
 
 
-class FakeClassificationModel:
+class FakeClassificationModel(FakeQueue):
     """The label's number is the first letter's, modulo the number of labels."""
 
     def __init__(self, name: str = "classifier", *, max_tokens: int = 64) -> None:
+        super().__init__()
         self.card = card(name, Task.CLASSIFY, max_tokens, "noun", "verb", "adverb")
         self.tokenizer = fake_tokenizer()
 
-    async def classify(self, inputs: Inputs, *, raw: bool = False) -> Computed[Floats]:
+    async def classify(
+        self, inputs: Inputs, *, raw: bool = False, terms: Terms = ANY_TERMS
+    ) -> Computed[Floats]:
+        self.terms.append(terms)
         await asyncio.sleep(0)
         texts = inputs.token_ids
         scores = np.full((len(texts), 3), 0.125, np.float32)
         for row, ids in enumerate(texts):
             scores[row, ids[min(1, len(ids) - 1)] % 3] = 0.75
-        return Computed(scores * (8 if raw else 1), QUEUE_S, RUN_S)
+        return Computed(scores * (8 if raw else 1), QUEUE_S, RUN_S, len(texts), inputs.tokens)
 
 
-class FakeRanker:
+class FakeRanker(FakeQueue):
     """A pair scores the share of the second text's letters that are in the first."""
 
     def __init__(self, name: str = "ranker", *, max_tokens: int = 64) -> None:
+        super().__init__()
         self.card = replace(card(name, Task.CLASSIFY, max_tokens, "score"), ranks=True)
         self.tokenizer = fake_tokenizer()
 
-    async def classify(self, inputs: Inputs, *, raw: bool = False) -> Computed[Floats]:
+    async def classify(
+        self, inputs: Inputs, *, raw: bool = False, terms: Terms = ANY_TERMS
+    ) -> Computed[Floats]:
         await asyncio.sleep(0)
         assert inputs.second_at is not None
         rows: list[list[float]] = []
@@ -185,6 +220,9 @@ class FakeGeneration:
     failure: Exception | None = None
     given: int = 0
     is_closed: bool = False
+    times: Times = field(
+        default_factory=lambda: Times(0.0, WAITED_S, WAITED_S + READ_S, WAITED_S + READ_S + WROTE_S)
+    )
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __aiter__(self) -> Self:
@@ -240,7 +278,7 @@ class FakeSchema:
     def follow(self, token: int) -> None: ...
 
 
-class FakeGenerationModel:
+class FakeGenerationModel(FakeQueue):
     """Says `script` to every prompt, and keeps the generations that it started."""
 
     def __init__(
@@ -252,9 +290,11 @@ class FakeGenerationModel:
         pause_s: float = 0.0,
         failure: Exception | None = None,
         room: int = 1000,
+        cached_tokens: int = 0,
         chat_template: str | None = "fake",
         generation: GenerationDefaults = PLAIN,
     ) -> None:
+        super().__init__()
         plain = card(name, Task.GENERATE, max_tokens)
         self.card = replace(plain, generation=generation, max_beams=8)
         self.tokenizer = fake_tokenizer(chat_template=chat_template)
@@ -262,6 +302,7 @@ class FakeGenerationModel:
         self.pause_s = pause_s
         self.failure = failure
         self.room = room
+        self.cached_tokens = cached_tokens
         self.started: list[FakeGeneration] = []
 
     def schema(self, schema: Mapping[str, Any], *, field: str) -> Followed:
@@ -269,13 +310,18 @@ class FakeGenerationModel:
             raise InvalidRequest(f"{field}: impossible", field=field)
         return FakeSchema(dict(schema))
 
-    def generate(self, prompt: TokenIds, sampling: Sampling) -> Generation:
+    def generate(
+        self, prompt: TokenIds, sampling: Sampling, *, terms: Terms = ANY_TERMS
+    ) -> Generation:
+        self.terms.append(terms)
         if len(self.started) == self.room:
             raise Overloaded("the queue is full", retry_after_s=7)
         chunks = chunks_of(*self.script, logprobs=sampling.top_logprobs is not None)
         if sampling.prompt_logprobs:
             scored = tuple(TokenLogprob(token, -2.0, ((token, -2.0),)) for token in prompt[1:])
             chunks[0] = replace(chunks[0], prompt_logprobs=scored)
+        if self.cached_tokens:
+            chunks[0] = replace(chunks[0], cached_tokens=self.cached_tokens)
         generation = FakeGeneration(prompt, sampling, chunks, self.pause_s, self.failure)
         self.started.append(generation)
         return generation

@@ -29,8 +29,13 @@ def save_encoder(path: Path) -> Path:
     return save(path, nodes, inputs, list(CROSS.names), seed=1)
 
 
-def save_decoder(path: Path) -> Path:
-    """New tokens look at their own embeddings, then at the source's."""
+def save_decoder(path: Path, *, reads_source: bool = True) -> Path:
+    """New tokens look at their own embeddings, then at the source's if there is one."""
+    source = [
+        helper.make_node("Attention", ["seen", "cross_key_0", "cross_value_0", "", "", "",
+                                       "source_lengths"], ["read"]),
+        helper.make_node("Add", ["seen", "read"], ["sum"]),
+    ] if reads_source else [helper.make_node("Identity", ["seen"], ["sum"])]  # fmt: skip
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["hidden"]),
         helper.make_node("Unsqueeze", ["hidden", "one"], ["new"]),
@@ -41,17 +46,16 @@ def save_decoder(path: Path) -> Path:
         helper.make_node("Add", ["lengths", "count"], ["total"]),
         helper.make_node("Attention", ["new", "present_key_0", "present_value_0", "", "", "",
                                        "total"], ["seen"], is_causal=1),
-        helper.make_node("Attention", ["seen", "cross_key_0", "cross_value_0", "", "", "",
-                                       "source_lengths"], ["read"]),
-        helper.make_node("Add", ["seen", "read"], ["sum"]),
+        *source,
         helper.make_node("Reshape", ["sum", "flat"], ["rows"]),
         helper.make_node("Gather", ["rows", "logit_index"], ["chosen"]),
         helper.make_node("MatMul", ["chosen", "head"], ["logits"]),
     ]  # fmt: skip
-    inputs = {"input_ids": ["B", "S"], "lengths": ["B"], "logit_index": ["N"],
-              "source_lengths": ["B"]}  # fmt: skip
+    inputs = {"input_ids": ["B", "S"], "lengths": ["B"], "logit_index": ["N"]}
     inputs |= {name: ["B", "1", "C", "D"] for name in CACHE.names}
-    inputs |= {name: ["B", "1", "W", "D"] for name in CROSS.names}
+    if reads_source:
+        inputs |= {"source_lengths": ["B"]}
+        inputs |= {name: ["B", "1", "W", "D"] for name in CROSS.names}
     outputs = ["logits", *(f"present_{name}" for name in CACHE.names)]
     return save(path, nodes, inputs, outputs, seed=2)
 

@@ -98,6 +98,12 @@ class TorchSlots:
     def copy(self, source: int, target: int, tokens: slice) -> None:
         self.cache[target, tokens] = self.cache[source, tokens]
 
+    def read(self, row: int, tokens: slice) -> list[Integers]:
+        return [self.cache[row, tokens].copy()]
+
+    def write(self, row: int, tokens: slice, values: Sequence[Integers]) -> None:
+        self.cache[row, tokens] = values[0]
+
     def wipe(self, row: int) -> None:
         self.cache[row] = 0
 

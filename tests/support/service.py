@@ -9,7 +9,7 @@ from openai import AsyncOpenAI
 from starlette.applications import Starlette
 
 from service.app import create_app
-from service.messages import EmbeddingModel
+from service.messages import ClassificationModel, EmbeddingModel
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
@@ -27,6 +27,7 @@ NOW_S = 1_750_000_000.0
 def served(
     *,
     embedder: EmbeddingModel | None = None,
+    classifier: ClassificationModel | None = None,
     ranker: FakeRanker | None = None,
     generator: FakeGenerationModel | None = None,
     ready: bool = True,
@@ -36,7 +37,7 @@ def served(
     """The application over one fake model of each task, unless others are given."""
     registry = Registry()
     registry.add_embedding(embedder or FakeEmbeddingModel())
-    registry.add_classification(FakeClassificationModel())
+    registry.add_classification(classifier or FakeClassificationModel())
     if ranker is not None:
         registry.add_classification(ranker)
     registry.add_generation(generator or FakeGenerationModel())

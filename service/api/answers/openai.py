@@ -30,10 +30,17 @@ class InputUsage(TypedDict):
     total_tokens: int
 
 
+class PromptDetails(TypedDict):
+    """How many tokens of the prompts were in the cache already, and weren't read again."""
+
+    cached_tokens: int
+
+
 class GenerationUsage(InputUsage):
     """Tokens of a request that generates; each prompt counts once."""
 
     completion_tokens: int
+    prompt_tokens_details: PromptDetails
 
 
 class Cut(TypedDict):

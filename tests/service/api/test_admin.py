@@ -14,11 +14,10 @@ from service.admin_commands import app as commands
 from service.api.keys import digest_of, new_key
 from service.app import create_app
 from service.errors import Conflict, UnusableModel
-from service.living import Wanted
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
-from service.specs import ModelSpec
+from service.specs import ModelSpec, Wanted
 from tests.support.fakes import FakeEmbeddingModel
 from tests.support.schema import require_told, strict
 from tests.support.servers import running

@@ -76,7 +76,7 @@ async def test_a_vector_that_is_not_finite_never_leaves(
         body = {"model": "embedder", "input": "one", "dimensions": dimensions}
         answer = await client.post("/v1/embeddings", json=body)
     assert answer.status_code == 500
-    assert answer.json()["error"]["code"] == "engine_failure"
+    assert answer.json()["error"]["code"] == "output_not_finite"
 
 
 async def test_a_cut_vector_of_zeros_is_a_failure_not_a_division_by_zero() -> None:
@@ -98,6 +98,7 @@ async def test_a_completion_has_text_reason_and_usage() -> None:
         "prompt_tokens": 7,
         "completion_tokens": 12,
         "total_tokens": 19,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
 
 
@@ -300,7 +301,7 @@ async def test_an_answer_tells_what_took_how_long() -> None:
         body = {"model": "embedder", "input": "one"}
         answer = await client.post("/v1/embeddings", json=body)
     parts = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
-    assert parts.keys() == {"tokenize", "queue", "run"}
+    assert parts.keys() == {"tokenize", "queue", "run", "total"}
     assert (float(parts["queue"]), float(parts["run"])) == (2.0, 3.0)
 
 

@@ -173,4 +173,4 @@ async def test_a_vector_that_is_not_finite_is_no_score() -> None:
     async with client_of(app) as client:
         answer = await client.post("/v1/rerank", json=BODY)
     assert answer.status_code == 500
-    assert answer.json()["error"]["code"] == "engine_failure"
+    assert answer.json()["error"]["code"] == "output_not_finite"

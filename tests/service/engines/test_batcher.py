@@ -1,6 +1,7 @@
 """The batcher over a graph that is a function: order, budget, failure, cancellation."""
 
 import asyncio
+import random
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from service.engines.batcher import Batcher, Observe, Run
 from service.engines.pooling import UNROLLED, pack, sigmoid, softmax
-from service.errors import EngineFailure, NotReady, Overloaded
-from service.messages import Inputs
+from service.errors import DeadlineExceeded, EngineFailure, NotReady, Overloaded
+from service.messages import Inputs, Terms
 
 BUDGET, QUEUE = 16, 64
 POISON, NAN = 666, 777
@@ -192,6 +193,38 @@ async def test_a_request_that_was_cancelled_is_not_run(batcher: Batcher, graph: 
         await gone
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_is_cancelled_nothing_is_left_behind(
+    pair: Batcher, graph: Graph, seed: int
+) -> None:
+    draw = random.Random(seed)
+
+    async def come_and_go() -> None:
+        await asyncio.sleep(draw.random() * 0.01)
+        texts = [
+            [draw.randrange(1, 9)] * draw.randrange(1, 20) for _ in range(draw.randrange(1, 4))
+        ]
+        terms = Terms(draw.randrange(-2, 3), draw.choice([None, 0.002, 5.0]))
+        running = asyncio.create_task(pair.run(Inputs.whole(texts), "out", terms))
+        if draw.random() < 0.5:
+            await asyncio.sleep(draw.random() * 0.005)
+            running.cancel()
+        try:
+            found = await running
+            assert [row.tolist() for row in found.values] == [answer(text) for text in texts]
+        except (asyncio.CancelledError, DeadlineExceeded, Overloaded):
+            pass
+
+    tasks = len(asyncio.all_tasks())
+    for _ in range(4):
+        await asyncio.gather(*(come_and_go() for _ in range(20)))
+    await until_waiting(pair, 0)
+    assert pair._queue.tokens == 0
+    assert len(asyncio.all_tasks()) == tasks
+    assert (await run_texts(pair, [[3]], "out")).tolist() == [answer([3])]
+    assert pair._running == 0
+
+
 async def test_a_full_queue_refuses_with_the_counts(batcher: Batcher, graph: Graph) -> None:
     first = await occupied(batcher, graph)
     waiting = asyncio.create_task(run_texts(batcher, [[1] * 60], "out"))
@@ -208,22 +241,82 @@ async def test_a_request_larger_than_the_queue_runs_when_nothing_waits(batcher: 
     assert (await run_texts(batcher, texts, "out")).tolist() == [answer(text) for text in texts]
 
 
-async def test_a_failure_reaches_those_in_the_batch_alone(batcher: Batcher, graph: Graph) -> None:
+async def test_a_failure_reaches_the_request_at_fault_alone(batcher: Batcher, graph: Graph) -> None:
     first = await occupied(batcher, graph)
     before = asyncio.create_task(run_texts(batcher, [[2] * BUDGET], "out"))
     await until_waiting(batcher, 1)
-    poisoned = asyncio.create_task(run_texts(batcher, [[POISON] * (BUDGET - 1)], "out"))
+    poisoned = asyncio.create_task(run_texts(batcher, [[2], [POISON] * (BUDGET - 2)], "out"))
     neighbour = asyncio.create_task(run_texts(batcher, [[3]], "out"))
-    await until_waiting(batcher, 3)
-    after = asyncio.create_task(run_texts(batcher, [[4] * BUDGET], "out"))
     await until_waiting(batcher, 4)
     graph.gate.set()
-    for task in (poisoned, neighbour):
-        with pytest.raises(EngineFailure, match="the model failed: poisoned"):
-            await task
+    with pytest.raises(EngineFailure, match="the model failed: poisoned") as failed:
+        await poisoned
+    assert failed.value.item == 1
+    assert (await neighbour).tolist() == [answer([3])]
     assert (await first).tolist() == [answer([1])]
     assert (await before).tolist() == [answer([2] * BUDGET)]
-    assert (await after).tolist() == [answer([4] * BUDGET)]
+
+
+async def test_what_waits_is_taken_by_priority_and_then_in_the_order_of_arrival(
+    batcher: Batcher, graph: Graph
+) -> None:
+    first = await occupied(batcher, graph)
+    waiting: list[asyncio.Task[Any]] = []
+    for number, priority in enumerate([0, 5, -1, 0, 5, -1], start=2):
+        run = batcher.run(Inputs.whole([[number] * 10]), "out", Terms(priority))
+        waiting.append(asyncio.create_task(run))
+        await until_waiting(batcher, len(waiting))
+    graph.gate.set()
+    await asyncio.gather(first, *waiting)
+    assert [batch[0][0] for batch in graph.batches[1:]] == [4, 7, 2, 5, 3, 6]
+
+
+async def test_a_wait_that_would_be_too_long_is_refused_at_once_but_not_who_comes_first(
+    batcher: Batcher, graph: Graph
+) -> None:
+    batcher._pace.note(10, 10.0)  # a token a second
+    first = await occupied(batcher, graph)
+    text = Inputs.whole([[1] * 9])
+    soon = asyncio.create_task(batcher.run(text, "out", Terms(within_s=8.0)))
+    await until_waiting(batcher, 1)
+    with pytest.raises(Overloaded, match=r"about 9.0 s, and at most 8.0 s are waited") as refused:
+        await batcher.run(text, "out", Terms(within_s=8.0))
+    assert refused.value.retry_after_s == 1
+    urgent = asyncio.create_task(batcher.run(text, "out", Terms(priority=-1, within_s=8.0)))
+    await until_waiting(batcher, 2)
+    soon.cancel()
+    await asyncio.sleep(0)
+    patient = asyncio.create_task(batcher.run(text, "out", Terms(within_s=9.5)))
+    await until_waiting(batcher, 2)
+    graph.gate.set()
+    await asyncio.gather(first, urgent, patient)
+
+
+async def test_what_waited_too_long_is_not_run(batcher: Batcher, graph: Graph) -> None:
+    first = await occupied(batcher, graph)
+    run = batcher.run(Inputs.whole([[7]]), "out", Terms(within_s=0.05))
+    with pytest.raises(DeadlineExceeded, match=r"longer than 0\.05 s"):
+        await run
+    graph.gate.set()
+    await first
+    assert (await run_texts(batcher, [[9]], "out")).tolist() == [answer([9])]
+    assert graph.batches == [[[1]], [[9]]]
+
+
+async def test_whoever_left_takes_no_room_in_the_queue(batcher: Batcher, graph: Graph) -> None:
+    first = await occupied(batcher, graph)
+    gone = asyncio.create_task(run_texts(batcher, [[1] * 60], "out"))
+    await until_waiting(batcher, 1)
+    with pytest.raises(Overloaded, match="60 tokens are waiting, and 5 more"):
+        batcher.require_room(5)
+    gone.cancel()
+    await asyncio.sleep(0)
+    batcher.require_room(5)
+    stays = asyncio.create_task(run_texts(batcher, [[2] * 60], "out"))
+    await until_waiting(batcher, 1)
+    graph.gate.set()
+    await asyncio.gather(first, stays)
+    assert graph.batches[1:] == [[[2] * 60]]
 
 
 async def test_a_value_that_is_not_finite_is_refused_for_its_own_request(
@@ -234,10 +327,9 @@ async def test_a_value_that_is_not_finite_is_refused_for_its_own_request(
     good = asyncio.create_task(run_texts(batcher, [[5]], "out"))
     await until_waiting(batcher, 3)
     graph.gate.set()
-    with pytest.raises(
-        EngineFailure, match=r"input\[1\]: the model gave a value that is not finite"
-    ):
+    with pytest.raises(EngineFailure, match="the model gave a value that is not finite") as failed:
         await bad
+    assert failed.value.item == 1
     assert (await good).tolist() == [answer([5])]
     await first
 

@@ -2,16 +2,18 @@
 
 import asyncio
 import itertools
+import random
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from service.engines.admission import PRIORITY_STEP_S, place_in_queue
 from service.engines.generation import GenerationEngine
 from service.engines.scheduler import Scheduler
 from service.engines.slots import Slots
-from service.errors import EngineFailure, NotReady, Overloaded
-from service.messages import FinishReason, Sampling
+from service.errors import DeadlineExceeded, EngineFailure, NotReady, Overloaded
+from service.messages import FinishReason, Sampling, Terms
 from tests.support.decoders import END_ID, POISON_ID, ToyDecoder, letter, letter_tokenizer
 from tests.support.engines import Ledger, tokens_of, until
 
@@ -31,7 +33,7 @@ def ledger() -> Ledger:
 @pytest.fixture
 def engine(decoder: ToyDecoder, ledger: Ledger) -> Iterator[GenerationEngine]:
     made = GenerationEngine(
-        Slots(decoder, SLOTS), Scheduler(SLOTS, CHUNK), letter_tokenizer(), ledger,
+        Slots(decoder, SLOTS, block=CHUNK), Scheduler(SLOTS, CHUNK), letter_tokenizer(), ledger,
         max_waiting=4, name="toy",
     )  # fmt: skip
     yield made
@@ -215,6 +217,22 @@ async def test_a_failure_reaches_all_that_run_and_the_engine_goes_on(
     assert [reason for reason, *_ in ledger.ended] == ["error", "error", "length"]
 
 
+async def test_a_run_that_the_runtime_refuses_fails_whoever_is_at_fault_alone(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    decoder.refused = 38
+    decoder.gate.clear()
+    wanted = Sampling(6, temperature=0.0)
+    good = [engine.generate([1], wanted), engine.generate([2] * (CHUNK + 2), wanted)]
+    bad = [engine.generate([38], wanted), engine.generate([1, 38, *[1] * CHUNK], wanted)]
+    decoder.gate.set()
+    for stream in bad:
+        with pytest.raises(EngineFailure, match="the model failed: refused"):
+            await tokens_of(stream)
+    assert await tokens_of(good[0]) == by_hand(decoder, [1], 6)
+    assert await tokens_of(good[1]) == by_hand(decoder, [2] * (CHUNK + 2), 6)
+
+
 async def test_logits_that_are_not_finite_fail_their_request_alone_and_leave_no_trace(
     engine: GenerationEngine, decoder: ToyDecoder
 ) -> None:
@@ -267,3 +285,117 @@ async def test_a_long_prompt_does_not_stall_the_streams_that_run(
     assert len(prefills) == 4
     for before, after in itertools.pairwise(prefills):
         assert after - before == 2, "one step of decoding between two chunks"
+
+
+async def test_those_of_a_lower_priority_come_first_and_equals_in_order(
+    engine: GenerationEngine, decoder: ToyDecoder
+) -> None:
+    decoder.gate.clear()
+    running = [engine.generate([1], Sampling(9, seed=n)) for n in range(SLOTS)]
+    await until(lambda: engine.running == SLOTS, "all slots are taken")
+    order: list[int] = []
+
+    async def run(number: int, priority: int) -> None:
+        await tokens_of(engine.generate([2], Sampling(30, seed=1), Terms(priority)))
+        order.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for number, priority in enumerate([1, 0, -1, 0]):
+            group.create_task(run(number, priority))
+        await until(lambda: engine.waiting == 4, "four wait")
+        decoder.gate.set()
+    assert order == [2, 1, 3, 0]
+    await asyncio.gather(*(tokens_of(stream) for stream in running))
+
+
+def test_a_step_of_priority_is_worth_so_much_waiting_that_nobody_waits_for_ever() -> None:
+    early, late = place_in_queue(0.0, Terms(3)), place_in_queue(3 * PRIORITY_STEP_S + 1, Terms(0))
+    assert early < late
+
+
+async def test_what_waited_too_long_ends_without_running_and_a_wait_too_long_is_refused(
+    engine: GenerationEngine, decoder: ToyDecoder, ledger: Ledger
+) -> None:
+    decoder.gate.clear()
+    running = [engine.generate([1], Sampling(3, seed=n)) for n in range(SLOTS)]
+    await until(lambda: engine.running == SLOTS, "all slots are taken")
+    late = engine.generate([7], Sampling(3, seed=1), Terms(within_s=0.02))
+    engine._running.pace.note(1, 30.0)  # a generation is said to take half a minute
+    with pytest.raises(Overloaded, match=r"about 20\.0 s, and at most 5\.0 s") as refused:
+        engine.generate([7], Sampling(3, seed=1), Terms(within_s=5.0))
+    assert refused.value.retry_after_s == 15
+    await asyncio.sleep(0.05)
+    decoder.gate.set()
+    with pytest.raises(DeadlineExceeded, match=r"longer than 0\.02 s"):
+        await tokens_of(late)
+    await asyncio.gather(*(tokens_of(stream) for stream in running))
+    await until(lambda: len(ledger.ended) == SLOTS + 1, "all have ended")
+    assert [7] not in decoder.cache[:, :1].tolist()
+
+
+async def test_prompts_that_wait_have_a_bound_of_tokens(
+    decoder: ToyDecoder, ledger: Ledger
+) -> None:
+    engine = GenerationEngine(
+        Slots(decoder, SLOTS), Scheduler(SLOTS, CHUNK), letter_tokenizer(), ledger,
+        max_waiting=9, max_waiting_tokens=20, name="toy",
+    )  # fmt: skip
+    decoder.gate.clear()
+    streams = [engine.generate([1], Sampling(2, seed=n)) for n in range(SLOTS)]
+    await until(lambda: engine.running == SLOTS, "all slots are taken")
+    streams.append(engine.generate([1] * 30, Sampling(2, seed=9)))
+    with pytest.raises(Overloaded, match="30 tokens of prompts are waiting, and 1 more"):
+        engine.generate([1], Sampling(2, seed=9))
+    with pytest.raises(Overloaded, match="1 generations are waiting, the limit is 9"):
+        engine.require_room(9)
+    decoder.gate.set()
+    await asyncio.gather(*(tokens_of(stream) for stream in streams))
+    await asyncio.to_thread(engine.close)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_is_cancelled_nothing_is_left_behind(
+    engine: GenerationEngine, decoder: ToyDecoder, ledger: Ledger, seed: int
+) -> None:
+    draw = random.Random(seed)
+    started = 0
+
+    async def come_and_go() -> None:
+        nonlocal started
+        prompt = [draw.randrange(1, 4) for _ in range(draw.randrange(1, 4 * CHUNK))]
+        wanted = Sampling(
+            draw.randrange(1, 12), seed=draw.randrange(9), beams=draw.choice([1, 1, 1, SLOTS]),
+            prompt_logprobs=False,
+        )  # fmt: skip
+        try:
+            stream = engine.generate(prompt, wanted, Terms(draw.randrange(-2, 3)))
+        except Overloaded:
+            return
+        started += 1
+        reading = asyncio.create_task(tokens_of(stream))
+        match draw.randrange(4):
+            case 0:
+                await stream.aclose()
+            case 1:
+                await asyncio.sleep(draw.random() * 0.01)
+                await stream.aclose()
+            case 2:
+                await asyncio.sleep(draw.random() * 0.01)
+                reading.cancel()
+                await stream.aclose()
+            case _:
+                pass
+        await asyncio.gather(reading, return_exceptions=True)
+
+    tasks = len(asyncio.all_tasks())
+    for _ in range(4):
+        await asyncio.gather(*(come_and_go() for _ in range(12)))
+    await until(lambda: len(ledger.ended) == started, "all have ended")
+    await until(lambda: engine.running == engine.waiting == 0, "nothing runs or waits")
+    assert len(engine._running) == 0
+    assert not engine._running._outbox
+    assert engine.cache_use == 0
+    assert len(asyncio.all_tasks()) == tasks
+    assert await tokens_of(engine.generate([1, 2], Sampling(5, temperature=0.0))) == by_hand(
+        decoder, [1, 2], 5
+    )

@@ -9,7 +9,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.engines.sampling import CANDIDATES, Sampler, draw, log_probability, pick, uniform
+from service.engines.sampling import (
+    CANDIDATES,
+    LEAST_LOGPROB,
+    Sampler,
+    draw,
+    log_probability,
+    pick,
+    uniform,
+)
 from service.engines.search import Rules
 from service.messages import Sampling
 
@@ -186,3 +194,10 @@ def test_log_probabilities_are_the_models_own(top: int) -> None:
     assert found.logprob == pytest.approx(expected[5], abs=1e-12)
     assert [token for token, _ in found.top] == list(np.argsort(-expected)[:top])
     assert [value for _, value in found.top] == pytest.approx(sorted(expected)[::-1][:top])
+
+
+def test_a_token_that_cannot_come_has_a_log_probability_that_is_a_number() -> None:
+    scores = np.array([1.0, -np.inf, 2.0, -np.inf], np.float32)
+    found = log_probability(scores, 1, 3)
+    assert found.logprob == LEAST_LOGPROB
+    assert all(np.isfinite(value) for _, value in found.top)

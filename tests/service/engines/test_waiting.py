@@ -18,6 +18,7 @@ class Text:
 
     tokens: int
     gone: bool = False
+    place: float = 0.0
 
 
 def waiting_for(*texts: Text) -> Waiting[Text]:
