@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from export.artifact import (
     GRAPH,
@@ -18,15 +19,17 @@ from export.artifact import (
     read_manifest,
     write_manifest,
 )
-from export.catalogue import find_inspection
+from export.catalogue import find_inspection, recipe
 from export.inspection.graphs import named_stacks, parts_of
 from export.inspection.pipeline import export_inspection
 from export.parity import ParityError, padded
+from export.pipeline import export
 from export.session import Provider, Session, reproduces_golden
 from model_core.attention import Padded
 from model_core.checkpoints.load import Loaded
 from model_core.inspection import Inspector
 from service.engines.pooling import pack
+from tests.support.checkpoints import draw_widely, tiny_llama_config, write_tokenizer
 from tests.support.families import CASES
 from tests.support.families.exported import Rows, export_case
 from tests.support.reports import silent
@@ -170,8 +173,11 @@ def test_a_checkpoint_that_has_changed_since_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_distance_from_int8_is_told(tmp_path: Path) -> None:
-    case = next(case for case in CASES if case.family == "llama")
-    served, _ = export_case(case, tmp_path, Precision.INT8)
+    model = LlamaForCausalLM(tiny_llama_config(hidden_size=64))
+    draw_widely(model).save_pretrained(tmp_path / "llama")
+    write_tokenizer(tmp_path / "llama")
+    wanted = recipe(str(tmp_path / "llama"), Precision.INT8)
+    served = Artifact.open(export(wanted, tmp_path, silent))
     inspection = inspection_of(Artifact.open(export_inspection(served, tmp_path, silent)))
     assert inspection.precision is Precision.INT8
     # Some products of so small a model stay exact; what is left is what the served one's own
