@@ -22,6 +22,7 @@ FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 ENCODER_GRAPH = "encoder.onnx"
+LENS_GRAPH = "lens.onnx"
 GOLDEN = "golden.npz"
 VECTORS_OF_TOKENS = "token_embeddings"
 """The output of an embedding model's graph that has a vector for every token [T, E]."""
@@ -42,6 +43,7 @@ class Kind(StrEnum):
     ENCODER = "encoder"
     DECODER = "decoder"
     ENCODER_DECODER = "encoder-decoder"
+    INSPECTION = "inspection"
 
 
 class Precision(StrEnum):
@@ -154,13 +156,51 @@ class Parity(Strict):
     processor: str
 
 
+class Site(Strict):
+    """One attention of an inspection graph: `name` stands before the names of its outputs.
+
+    Its scores are q · k · `scale`, capped at `cap` where that is, plus a bias where `bias` says
+    so. Query head h reads key-value head h · kv_heads // heads. `window` w: keys at a distance
+    below w.
+    """
+
+    name: str
+    stack: str
+    layer: int
+    cross: bool
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    cap: float | None
+    causal: bool
+    window: int | None
+    bias: bool
+
+
+class Inspection(Strict):
+    """What an inspection graph shows, and of which artifact: `of` is its manifest's sha256.
+
+    `lens`: the stack whose states the lens graph reads as logits, if the model has such a head.
+    `distance`: how far the served graphs, in `precision`, are from this one on their own golden
+    inputs.
+    """
+
+    of: str
+    sites: tuple[Site, ...]
+    lens: str | None
+    precision: Precision
+    distance: Parity
+
+
 class Manifest(Strict):
     """What an artifact is.
 
     `max_tokens` bounds one text (encoder), prompt and answer (decoder), or the target with its
     start (encoder-decoder). `inputs` and `outputs` are those of `model.onnx`; `cache` is its
     self-attention's, `cross` what it reads of the encoder, whose outputs have the same names.
-    `files` has the sha256 of every other file; `config` is the full `TransformerConfig`.
+    `inspection` is there in a graph that is looked into. `files` has the sha256 of every other
+    file; `config` is the full `TransformerConfig`.
     """
 
     format_version: int
@@ -178,6 +218,7 @@ class Manifest(Strict):
     cross: CacheLayout | None = None
     generation: GenerationDefaults = PLAIN
     sentence: Sentence | None = None
+    inspection: Inspection | None = None
     source: str
     licence: str
     created: int
@@ -187,7 +228,7 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _require_what_the_kind_needs(self) -> Self:
-        generates = self.kind is not Kind.ENCODER
+        generates = self.kind in (Kind.DECODER, Kind.ENCODER_DECODER)
         has_source = self.kind is Kind.ENCODER_DECODER
         if (self.cache is not None) != generates:
             raise ValueError(f"cache is for what generates, and {self.kind} is the kind")
@@ -198,6 +239,8 @@ class Manifest(Strict):
             )
         if has_source and self.generation.max_source_tokens < 1:
             raise ValueError("generation.max_source_tokens is needed, and at least 1")
+        if (self.inspection is not None) != (self.kind is Kind.INSPECTION):
+            raise ValueError(f"inspection is for {Kind.INSPECTION}, and {self.kind} is the kind")
         return self
 
 

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from export.artifact import MANIFEST, Precision, digests
+from export.artifact import MANIFEST, Artifact, Precision, digests, read_manifest, sha256
 
 EXPORTER_VERSION = "5"
 """Part of every cache key: raise it when what is written changes."""
+
+INSPECTION_VERSION = "1"
+"""The same of inspection graphs, which are made apart from the artifacts that they look into."""
 
 HEADS_FOLDER = Path(__file__).parent / "heads"
 
@@ -143,4 +146,19 @@ def artifact_folder(wanted: Recipe, cache: Path) -> Path:
 def find_artifact(wanted: Recipe, cache: Path) -> Path | None:
     """The cached artifact of `wanted`, or None: then the exporter has to make it."""
     folder = artifact_folder(wanted, cache)
+    return folder if (folder / MANIFEST).is_file() else None
+
+
+def inspection_folder(artifact: Artifact, cache: Path) -> Path:
+    """Where the inspection graph of a served artifact is or will be."""
+    # By the name that it was exported under, whatever it is served as.
+    name = read_manifest(artifact.folder).name
+    made_of = f"{sha256(artifact.folder / MANIFEST)} {INSPECTION_VERSION}"
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    return cache / "artifacts" / f"{name}-inspection-{key}"
+
+
+def find_inspection(artifact: Artifact, cache: Path) -> Path | None:
+    """The cached inspection graph of an artifact, or None: then the exporter has to make it."""
+    folder = inspection_folder(artifact, cache)
     return folder if (folder / MANIFEST).is_file() else None

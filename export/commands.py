@@ -3,14 +3,21 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from export.artifact import Artifact, ArtifactError, Precision, read_manifest
-from export.catalogue import Recipe, default_cache_folder, find_artifact, recipe
+from export.artifact import MANIFEST, Artifact, ArtifactError, Precision, read_manifest
+from export.catalogue import (
+    Recipe,
+    default_cache_folder,
+    find_artifact,
+    find_inspection,
+    recipe,
+)
+from export.inspection.pipeline import export_inspection
 from export.parity import ParityError
 from export.pipeline import Report, export
 from model_core.checkpoints.errors import CheckpointError
@@ -19,7 +26,7 @@ from model_core.tokenization import TokenizationError
 
 EXPECTED_ERRORS = (ArtifactError, CheckpointError, ConfigError, ParityError, TokenizationError)
 
-Work: TypeAlias = Callable[[Report], Path]
+Made = TypeVar("Made")
 
 app = typer.Typer(add_completion=False)
 
@@ -43,12 +50,17 @@ def export_command(
         help="The most tokens of a text; default: what the checkpoint states.")] = None,
     cuda: Annotated[bool, typer.Option("--cuda", help="Export for a GPU.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Make it again if it is cached.")] = False,
+    inspection: Annotated[bool, typer.Option("--inspection",
+        help="Also make the graph that `anatomy inspect` looks into; print its folder.")] = False,
 ) -> None:  # fmt: skip
     """Turn a checkpoint into an ONNX artifact and prove it equal to PyTorch.
 
     Prints the artifact's folder on standard output.
     """
     cache = (cache or default_cache_folder()).expanduser()
+    if inspection and (Path(model) / MANIFEST).is_file():
+        print(inspection_of(Path(model), cache))
+        return
     wanted = recipe(model, precision, cuda=cuda, name=name, context=context)
     found = None if force or output else intact_artifact(wanted, cache)
     if found is None:
@@ -65,14 +77,33 @@ def export_command(
             "[yellow]not applied:[/] generation settings of the checkpoint: "
             f"{', '.join(manifest.generation.not_applied)}"
         )
-    print(found)
+    print(inspection_of(found, cache) if inspection else found)
+
+
+def inspection_of(folder: Path, cache: Path) -> Path:
+    """The cached inspection graph of an artifact, or one that is made now."""
+    artifact = with_progress(folder.name, lambda _: Artifact.open(folder))
+    found = find_inspection(artifact, cache)
+    if found is not None and intact(found) is not None:
+        return found
+    name = f"{artifact.manifest.name}, inspection"
+    made = with_progress(name, lambda report: export_inspection(artifact, cache, report))
+    manifest = read_manifest(made)
+    Console(stderr=True).print(
+        f"[green]✓[/] {name}: largest error {manifest.parity.largest_error:.1e} against PyTorch",
+        highlight=False,
+    )
+    return made
 
 
 def intact_artifact(wanted: Recipe, cache: Path) -> Path | None:
     """The cached artifact; None, said on standard error, if it is damaged: it is made again."""
     found = find_artifact(wanted, cache)
-    if found is None:
-        return None
+    return None if found is None else intact(found)
+
+
+def intact(found: Path) -> Path | None:
+    """The same of any artifact's folder."""
     try:
         return Artifact.open(found).folder
     except ArtifactError as error:
@@ -80,7 +111,7 @@ def intact_artifact(wanted: Recipe, cache: Path) -> Path | None:
         return None
 
 
-def with_progress(name: str, work: Work) -> Path:
+def with_progress(name: str, work: Callable[[Report], Made]) -> Made:
     """Run `work` under a progress bar on standard error; expected errors end the process."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)

@@ -185,14 +185,19 @@ def cross_arrays(
 def check(graph: Path, golden: Golden, precision: Precision) -> tuple[Parity, Arrays]:
     """The receipt, and the outputs that the graph gave; raises `ParityError` outside the bounds."""
     receipt, found = compare(graph, golden)
+    require(receipt, precision, f"the exported graph {graph.name} differs from PyTorch")
+    return receipt, found
+
+
+def require(receipt: Parity, precision: Precision, otherwise: str) -> None:
+    """Raises `ParityError`, which begins with `otherwise`, outside the bounds of `precision`."""
     error, cosine = receipt.largest_error, receipt.smallest_cosine
     if not error <= LARGEST_ERROR[precision] or not cosine >= SMALLEST_COSINE[precision]:
         raise ParityError(
-            f"the exported graph {graph.name} differs from PyTorch: largest error {error:.2e} (at "
+            f"{otherwise}: largest error {error:.2e} (at "
             f"most {LARGEST_ERROR[precision]:.0e}), smallest cosine {cosine:.6f} (at least "
             f"{SMALLEST_COSINE[precision]}) at {precision}{ADVICE[precision]}"
         )
-    return receipt, found
 
 
 def compare(graph: Path, golden: Golden) -> tuple[Parity, Arrays]:
@@ -200,20 +205,25 @@ def compare(graph: Path, golden: Golden) -> tuple[Parity, Arrays]:
     session = Session(graph, Provider.CPU, usable_cores())
     names = list(golden.expected)
     found = dict(zip(names, session.run(golden.feeds, names), strict=True))
+    return receipt_of(found, golden.expected), found
+
+
+def receipt_of(found: Arrays, expected: Arrays) -> Parity:
+    """How far outputs are from those that are expected, over all names of `expected`."""
+    pairs = [(found[name], expected[name]) for name in expected]
     # NumPy's, for which a NaN among them is the largest and the smallest.
-    error = float(np.max([relative_error(found[name], golden.expected[name]) for name in names]))
-    cosine = float(np.min([smallest_cosine(found[name], golden.expected[name]) for name in names]))
+    error = float(np.max([relative_error(*pair) for pair in pairs]))
+    cosine = float(np.min([smallest_cosine(*pair) for pair in pairs]))
     agreement = None
-    if "logits" in found:
-        same = found["logits"].argmax(-1) == golden.expected["logits"].argmax(-1)
+    if "logits" in expected:
+        same = found["logits"].argmax(-1) == expected["logits"].argmax(-1)
         agreement = float(same.mean())
-    receipt = Parity(
+    return Parity(
         largest_error=error,
         smallest_cosine=cosine,
         top1_agreement=agreement,
         processor=processor(),
     )
-    return receipt, found
 
 
 def worst(receipts: Sequence[Parity]) -> Parity:

@@ -1,6 +1,6 @@
 """What is exported of a checkpoint: its graphs, the references to hold them to, what they serve."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -18,7 +18,7 @@ from export.artifact import (
     ServedOutput,
 )
 from export.attention import CachedAttention, Ragged
-from export.catalogue import Recipe
+from export.catalogue import ExtraHead, Recipe
 from export.graphs import (
     GraphSpec,
     TextOutput,
@@ -280,24 +280,8 @@ def plan_reader(
     transformer = loaded.model.transformer
     (stack,) = loaded.config.stacks
     sentence = read_sentence_config(located) or SentenceConfig()
-    embedder = load_sentence_embedder(located, sentence, loaded.config.dim)
-    head = next(iter(loaded.model.heads.values()), None)
-    if head is None:
-        outputs = [
-            TextOutput(SENTENCE_EMBEDDING, embedder, None),
-            TextOutput(VECTORS_OF_TOKENS, None, None),
-        ]
-        width = sentence.vector_dim(loaded.config.dim)
-        served = [ServedOutput(name=recipe.name, output=SENTENCE_EMBEDDING, dim=width)]
-    else:
-        outputs = [score_output(head)]
-        scoring = scoring_of(loaded.description, located)
-        served = [served_scores(recipe.name, outputs[0], loaded.description, scoring)]
-    for extra in recipe.heads:
-        rider, labels = read_head(extra, sentence.vector_dim(loaded.config.dim))
-        outputs.append(TextOutput(extra.name, embedder, rider))
-        served.append(ServedOutput(name=extra.name, output=extra.name, labels=labels))
-
+    outputs, served = text_outputs(recipe.name, recipe.heads, sentence, located, loaded)
+    has_head = bool(loaded.model.heads)
     positions = stack.embedding.max_positions
     max_tokens = min(sentence.max_tokens or positions, positions)
     texts = [tokenizer.encode(text)[:max_tokens] for text in parity.PROBES]
@@ -306,16 +290,45 @@ def plan_reader(
     products = quantize(loaded, tokenizer, precision, (), minimum_columns)
     attend_by(transformer, Ragged())
     as_computed(loaded.model, precision)
-    as_computed(embedder, precision)
+    for output in outputs:
+        as_computed(output, precision)
     return Plan(
         kind=Kind.ENCODER,
         graphs={GRAPH: GraphPlan(encoder_spec(transformer, outputs), golden)},
         products=products,
-        served=tuple(served),
+        served=served,
         vocab_size=stack.embedding.vocab_size,
         max_tokens=max_tokens,
-        sentence=None if head else sentence,
+        sentence=None if has_head else sentence,
     )
+
+
+def text_outputs(
+    name: str,
+    riders: Sequence[ExtraHead],
+    sentence: SentenceConfig,
+    located: Located,
+    loaded: Loaded,
+) -> tuple[list[TextOutput], tuple[ServedOutput, ...]]:
+    """What a graph gives of texts that are read, and what of it is served under which name."""
+    embedder = load_sentence_embedder(located, sentence, loaded.config.dim)
+    head = next(iter(loaded.model.heads.values()), None)
+    if head is None:
+        outputs = [
+            TextOutput(SENTENCE_EMBEDDING, embedder, None),
+            TextOutput(VECTORS_OF_TOKENS, None, None),
+        ]
+        width = sentence.vector_dim(loaded.config.dim)
+        served = [ServedOutput(name=name, output=SENTENCE_EMBEDDING, dim=width)]
+    else:
+        outputs = [score_output(head)]
+        scoring = scoring_of(loaded.description, located)
+        served = [served_scores(name, outputs[0], loaded.description, scoring)]
+    for extra in riders:
+        rider, labels = read_head(extra, sentence.vector_dim(loaded.config.dim))
+        outputs.append(TextOutput(extra.name, embedder, rider))
+        served.append(ServedOutput(name=extra.name, output=extra.name, labels=labels))
+    return outputs, tuple(served)
 
 
 def as_computed(model: nn.Module, precision: Precision) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model_core.config import AttentionConfig
+from model_core.config import AttentionConfig, RotaryConfig
 from model_core.norm import build_norm
 from model_core.position import rotary_tables, rotate
 from model_core.relative import ScoreBias
@@ -32,17 +32,23 @@ class AttentionSite:
     cross: bool = False
 
 
+RotaryTables: TypeAlias = Callable[[RotaryConfig], tuple[Tensor, Tensor]]
+"""Cosine and sine [positions, dims / 2] of a rotary scheme."""
+
+
 @dataclass(frozen=True, slots=True)
 class Padded:
     """A padded batch: which positions its tokens have and which of them are real.
 
     `positions` [B, S]; `mask` [B, S], true for real tokens, or None when all are. `memory` is
-    the layout of the encoder's output that cross-attention looks at.
+    the layout of the encoder's output that cross-attention looks at. `tables` are those by which
+    heads turn; None computes them for the longest text of the batch.
     """
 
     positions: Tensor
     mask: Tensor | None = None
     memory: "Padded | None" = None
+    tables: RotaryTables | None = None
 
     @classmethod
     def of(cls, token_ids: Tensor, mask: Tensor | None = None, memory: "Padded | None" = None):
@@ -123,8 +129,11 @@ def split_heads(
     head_dim, rotary = site.config.head_dim, site.config.rotary
     q_BQHD, k_BKGD, v_BKGD = (cut_heads(x, head_dim) for x in (q, k, v))
     if rotary is not None:
-        tables = rotary_tables(rotary, int(layout.positions.max()) + 1)
-        cos, sin = (table.to(q)[layout.positions] for table in tables)
+        if layout.tables is None:
+            tables = rotary_tables(rotary, int(layout.positions.max()) + 1)
+        else:
+            tables = layout.tables(rotary)
+        cos, sin = (F.embedding(layout.positions, table.to(q)) for table in tables)
         q_BQHD, k_BKGD = rotate(q_BQHD, cos, sin), rotate(k_BKGD, cos, sin)
     return q_BQHD.transpose(1, 2), k_BKGD.transpose(1, 2), v_BKGD.transpose(1, 2)
 
@@ -163,7 +172,9 @@ Tap = Callable[[AttentionSite, dict[str, Tensor]], None]
 class Explicit:
     """softmax(QKᵀ / √d) V, written out (Vaswani et al. 2017, section 3.2).
 
-    `tap`, when given, is handed each attention's site and its q, k, v, scores, weights.
+    `tap`, when given, is handed each attention's site and its q [B, H, Q, D], k and v
+    [B, G, K, D], as they enter the products; scores, weights and, where positions are relative,
+    the bias that is part of the scores, [B, H, Q, K] (the bias may be [1, H, Q, K]).
     """
 
     def __init__(self, tap: Tap | None = None) -> None:
@@ -189,8 +200,9 @@ class Explicit:
         context_BHQD = weights_BHQK @ v_BHKD
 
         if self.tap is not None:
-            seen = {"q": q_BHQD, "k": k_BHKD, "v": v_BHKD}
-            self.tap(site, seen | {"scores": scores_BHQK, "weights": weights_BHQK})
+            seen = {"q": q_BHQD, "k": k_BGKD, "v": v_BGKD}
+            seen |= {"scores": scores_BHQK, "weights": weights_BHQK}
+            self.tap(site, seen if addend is None else seen | {"bias": addend})
         return context_BHQD.transpose(1, 2).flatten(-2)
 
 

@@ -3,7 +3,8 @@
 A stack: token ids to hidden states, through embeddings, blocks and a final norm.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -123,10 +124,23 @@ class Stack(nn.Module):
         token_type_ids: Tensor | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
+        # One state at a time: those before it may go.
+        (last,) = deque(self.states(token_ids, layout, token_type_ids, memory), maxlen=1)
+        return self.final_norm(last)
+
+    def states(
+        self,
+        token_ids: Tensor,
+        layout: Any,
+        token_type_ids: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> Iterator[Tensor]:
+        """The residual stream [..., E]: the embeddings, then what each block makes of it."""
         x = self.embeddings(token_ids, layout.positions, token_type_ids)
+        yield x
         for block in self.blocks:
             x = block(x, layout, memory, self.relative)
-        return self.final_norm(x)
+            yield x
 
 
 def share_parameters(source: nn.Module, target: nn.Module) -> None:

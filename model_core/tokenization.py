@@ -245,6 +245,39 @@ class Tokenizer:
             for token_id, token, is_frame, (start, stop) in rows
         ]
 
+    def pair_spans(self, first: str, second: str) -> list[Span]:
+        """The tokens of a pair, as `encode_pair` has it, each with its place in its own text."""
+        encoding, texts = self._backend.encode(_checked(first), _checked(second)), (first, second)
+        rows = zip(
+            self._ids(encoding),
+            encoding.tokens,
+            encoding.sequence_ids,
+            encoding.offsets,
+            strict=True,
+        )
+        return [
+            Span(token_id, token, True, None, None)
+            if text is None
+            else Span(token_id, texts[text][start:stop], self.is_special(token_id), start, stop)
+            for token_id, token, text, (start, stop) in rows
+        ]
+
+    def target_spans(self, text: str) -> list[Span]:
+        """The tokens of a text that a model would write, in the vocabulary of its answers.
+
+        Where that is one of its own, pieces that it cuts but has no embedding for have ids beyond
+        the model's.
+        """
+        target = self._vocabulary.target
+        if target is None:
+            return self.spans(text, special_tokens=False)
+        encoding = target.encode(_checked(text), add_special_tokens=False)
+        rows = zip(encoding.ids, encoding.offsets, strict=True)
+        return [
+            Span(token_id, text[start:stop], self.is_special(token_id), start, stop)
+            for token_id, (start, stop) in rows
+        ]
+
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`; bytes that aren't UTF-8 become U+FFFD, unknown ids nothing."""
         return self._detokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)

@@ -20,6 +20,7 @@ from service.api.classify import Classify
 from service.api.documentation import Documentation
 from service.api.errors import on_domain_error, on_http_error
 from service.api.exchange import Dialect, Tracer
+from service.api.inspect import Inspect
 from service.api.keys import ApiKeys, RequireKey
 from service.api.openai import OpenAI
 from service.api.openai_generation import OpenAIGeneration
@@ -28,6 +29,8 @@ from service.api.ranking import Ranking
 from service.api.tei import TextEmbeddingsInference
 from service.errors import AnatomyError
 from service.in_flight import CountInFlight
+from service.inspection.desk import InspectionDesk
+from service.inspection.sequences import TextLimits
 from service.living import Control
 from service.metrics import Metrics
 from service.offload import Offload
@@ -73,6 +76,9 @@ def create_app(
         now=now,
     )
 
+    desk = InspectionDesk(settings.inspect_concurrency)
+    looked_into = TextLimits(settings.inspect_max_tokens, settings.max_bytes_per_token)
+
     @asynccontextmanager
     async def lifetime(_: Starlette) -> AsyncGenerator[None, None]:
         try:
@@ -80,6 +86,7 @@ def create_app(
                 yield
         finally:
             offload.close()
+            desk.close()
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)
 
@@ -89,6 +96,7 @@ def create_app(
         *OpenAI(registry, tokenizing, offload, limits, generation).routes(),
         *Classify(registry, tokenizing, offload, limits, now).routes(),
         *Ranking(registry, tokenizing, offload, limits, now).routes(),
+        *Inspect(registry, desk, limits, looked_into).routes(),
         *theirs,
     ]
     if control is not None and settings.admin_keys_file is not None:

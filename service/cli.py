@@ -31,6 +31,9 @@ COMMANDS: Mapping[str, Command] = {
     "embed": Command("service.commands", "Texts to vectors, a line each."),
     "classify": Command("service.commands", "Texts to labels, a line each."),
     "generate": Command("service.commands", "Prompts to continuations, a line each."),
+    "inspect": Command(
+        "service.inspection.commands", "What goes on inside a model.", among_others=False
+    ),
     "load": Command("service.admin_commands", "Serve one more model, in a running service."),
     "swap": Command("service.admin_commands", "Serve another model in the place of one."),
     "unload": Command("service.admin_commands", "Serve a model no more."),

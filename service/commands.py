@@ -29,7 +29,7 @@ from service.descriptors import occupy_standard_descriptors
 from service.doctor import Level, examine
 from service.entities import Aggregation, entities_of
 from service.errors import AnatomyError, InvalidRequest
-from service.exporting import ExportFailed
+from service.exporting import ExportFailed, inspection_of
 from service.groups import Group, SettingsFileError
 from service.living import ModelGroup
 from service.loading import opened
@@ -85,6 +85,8 @@ def serve(
     precision: PrecisionOption = None,
     plain: Annotated[bool, typer.Option(
         "--plain", help="Under uvicorn alone, without Ray.")] = False,
+    inspect: Annotated[bool, typer.Option(
+        "--inspect", help="Let models be looked into (/v1/inspect).")] = False,
     config: Annotated[Path | None, typer.Option(
         help="A YAML file of settings and model groups; options and the environment come first."
     )] = None,
@@ -97,7 +99,12 @@ def serve(
     with expected_errors():
         named = list(dict.fromkeys(map(trunk_of, models))) if models else None
         settings, asked = make_groups(
-            config, models=named, host=host, port=port, precision=precision
+            config,
+            models=named,
+            host=host,
+            port=port,
+            precision=precision,
+            inspect=inspect or None,
         )
         hardware = find_hardware()
         check_port(settings)
@@ -342,6 +349,8 @@ def exported(
     served: list[str] = []
     for spec in group.models:
         artifact = opened(spec, spec.settings(settings), hardware)
+        if settings.inspect:
+            inspection_of(artifact, settings)
         models.append(spec.model_copy(update={"source": str(artifact.folder.absolute())}))
         served += [output.name for output in artifact.manifest.served]
     return group.model_copy(update={"models": tuple(models)}), served

@@ -22,6 +22,10 @@ class TooManyTokens(InvalidRequest):
     """An input longer than the model takes; the message has both counts."""
 
 
+class InspectionOff(AnatomyError):
+    """The model can't be looked into, for nobody switched that on; the message says how."""
+
+
 class BodyTooLarge(AnatomyError):
     """A request body over the limit."""
 

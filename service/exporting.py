@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from export.artifact import MANIFEST, Precision
-from export.catalogue import find_artifact, recipe
+from export.artifact import MANIFEST, Artifact, Precision
+from export.catalogue import find_artifact, find_inspection, recipe
 from export.session import Hardware, Provider
 from service.settings import ServiceSettings
 
@@ -35,20 +35,43 @@ def artifact_of(model: str, settings: ServiceSettings, hardware: Hardware) -> Pa
     found = artifact_at_hand(model, settings, hardware)
     if found is not None:
         return found
-    cuda = hardware.provider is Provider.CUDA
+    options = ["--precision", settings.precision] if settings.precision else []
+    options += ["--cuda"] if hardware.provider is Provider.CUDA else []
+    status = run_exporter(model, settings, *options)
+    found = artifact_at_hand(model, settings, hardware)
+    if status != 0 or found is None:
+        raise ExportFailed(
+            f"could not export {model!r}: the exporter ended with status {status}; "
+            "what it said is on standard error"
+        )
+    return found
+
+
+def inspection_of(artifact: Artifact, settings: ServiceSettings) -> Path:
+    """The folder of the graph that shows what is inside an artifact, made first where it isn't
+    cached. Raises `ExportFailed`.
+    """
+    found = find_inspection(artifact, settings.cache_folder)
+    if found is not None:
+        return found
+    status = run_exporter(str(artifact.folder), settings, "--inspection")
+    found = find_inspection(artifact, settings.cache_folder)
+    if status != 0 or found is None:
+        raise ExportFailed(
+            f"could not make the inspection graph of {artifact.manifest.name!r}: the exporter "
+            f"ended with status {status}; what it said is on standard error"
+        )
+    return found
+
+
+def run_exporter(model: str, settings: ServiceSettings, *options: str) -> int:
+    """The status with which the exporter ended."""
     command = [sys.executable, "-m", "export.commands", model]
-    command += ["--cache", str(settings.cache_folder)]
-    command += ["--precision", settings.precision] if settings.precision else []
-    command += ["--cuda"] if cuda else []
+    command += ["--cache", str(settings.cache_folder), *options]
     # The exporter takes no setting from the environment but those of the command line above.
     environment = {
         name: value for name, value in os.environ.items() if name != "ANATOMY_CACHE_FOLDER"
     }
-    status = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
-    found = artifact_at_hand(model, settings, hardware)
-    if status.returncode != 0 or found is None:
-        raise ExportFailed(
-            f"could not export {model!r}: the exporter ended with status {status.returncode}; "
-            "what it said is on standard error"
-        )
-    return found
+    return subprocess.run(
+        command, stdout=subprocess.DEVNULL, env=environment, check=False
+    ).returncode

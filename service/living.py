@@ -260,7 +260,10 @@ class ModelGroup:
             self.registry.loading -= {spec.label}
 
     def _switch(self, live: Mapping[ModelSpec, Loaded]) -> None:
-        self.registry.serve([model for loaded in live.values() for model in loaded.served])
+        self.registry.serve(
+            [model for loaded in live.values() for model in loaded.served],
+            [model for loaded in live.values() for model in loaded.inspected],
+        )
         for loaded in live.values():
             loaded.watch()
 

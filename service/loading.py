@@ -31,6 +31,8 @@ from service.engines.generation import GenerationEngine
 from service.engines.scheduler import Scheduler
 from service.engines.slots import Slots
 from service.exporting import artifact_of
+from service.inspection.loading import inspected_models
+from service.inspection.model import InspectedModel
 from service.messages import ModelCard, ServedModel, Task
 from service.metrics import Metrics
 from service.models import SlottedGeneration, card_of, served_encoder
@@ -40,7 +42,8 @@ from service.specs import ModelSpec
 
 @dataclass(slots=True)
 class Loaded:
-    """A model whose engines run: what it serves, and how they are watched and ended.
+    """A model whose engines run: what it serves, and how they are watched and ended; what of it may
+    be looked into.
 
     `name` is the artifact's, or what it was asked to be called. `at_hand` says how many texts and
     generations its engines have to do.
@@ -49,6 +52,7 @@ class Loaded:
     spec: ModelSpec
     name: str
     served: list[ServedModel] = field(default_factory=list[ServedModel])
+    inspected: list[InspectedModel] = field(default_factory=list[InspectedModel])
     watchers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
     closers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
     at_hand: Callable[[], int] = int
@@ -70,6 +74,7 @@ class Loaded:
         The collector doesn't look at what was loaded at the start, so that no circle may be left.
         """
         self.served.clear()
+        self.inspected.clear()
         self.watchers.clear()
         self.at_hand = int
 
@@ -89,6 +94,8 @@ def load(spec: ModelSpec, service: ServiceSettings, metrics: Metrics, hardware: 
             loader.add_encoder(artifact, hardware)
         else:
             loader.add_generator(artifact, hardware)
+        if settings.inspect:
+            loaded.inspected = inspected_models(artifact, settings, hardware)
     except BaseException:
         loaded.close()
         raise

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from service.errors import NotReady, UnknownModel
+from service.errors import InspectionOff, NotReady, UnknownModel
 from service.in_flight import InFlight
+from service.inspection.model import InspectedModel
 from service.messages import (
     ClassificationModel,
     EmbeddingModel,
@@ -64,6 +65,7 @@ class Registry:
         self.elsewhere: Callable[[str], str | None] = nowhere
         self.in_flight = InFlight()
         self._table = Table.of(())
+        self._inspected: Mapping[str, InspectedModel] = {}
 
     def add_embedding(self, model: EmbeddingModel) -> None:
         """Serve an embedding model. Raises `ValueError` when its name is taken."""
@@ -81,12 +83,16 @@ class Registry:
         """Serve a generation model. Raises `ValueError` when its name is taken."""
         self.serve([*self._table.models, model])
 
-    def serve(self, models: Sequence[ServedModel]) -> None:
-        """Serve these and no others, from one look-up to the next.
+    def serve(
+        self, models: Sequence[ServedModel], inspected: Sequence[InspectedModel] = ()
+    ) -> None:
+        """Serve these and no others, from one look-up to the next; `inspected` of them may be
+        looked into.
 
         Raises `ValueError` when two have one name; then nothing has changed.
         """
         self._table = Table.of(models)
+        self._inspected = {model.card.name: model for model in inspected}
 
     def embedding(self, name: str | None = None) -> EmbeddingModel:
         """The embedding model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
@@ -132,6 +138,21 @@ class Registry:
     def generation(self, name: str | None = None) -> GenerationModel:
         """The generation model `name`, or the default. Raises `UnknownModel`, `NotReady`."""
         return cast(GenerationModel, self._find(Task.GENERATE, name))
+
+    def inspection(self, name: str | None = None) -> InspectedModel:
+        """What shows the inside of the model `name`, or of the first that is served.
+
+        Raises `UnknownModel`, `NotReady`, `InspectionOff`.
+        """
+        card = self.first().card if name is None else self.card(name)
+        found = self._inspected.get(card.name)
+        if found is None:
+            raise InspectionOff(
+                f"model {card.name!r} can't be looked into: inspection is switched off. Start the "
+                "service with ANATOMY_INSPECT=true, or anatomy serve --inspect",
+                field="model",
+            )
+        return found
 
     def first(self) -> ServedModel:
         """The model that answers where a route names neither a model nor a task.

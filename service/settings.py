@@ -196,6 +196,20 @@ class ServiceSettings(BaseSettings):
         "extra `tracing`.",
     )
 
+    inspect: bool = Field(
+        default=False, description="Whether served models may be looked into (`/v1/inspect`)."
+    )
+    inspect_max_tokens: int = Field(
+        default=512, ge=1, le=8192, description="Most tokens of a text that is looked into."
+    )
+    inspect_concurrency: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="Inspections under way: one runs, on a core of its own, the others wait; more "
+        "are refused.",
+    )
+
     @field_validator("models", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:

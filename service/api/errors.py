@@ -17,6 +17,7 @@ from service.errors import (
     Conflict,
     DeadlineExceeded,
     EngineFailure,
+    InspectionOff,
     InvalidRequest,
     NotFinite,
     NotReady,
@@ -53,6 +54,8 @@ ANSWERS: tuple[tuple[type[AnatomyError], Answer], ...] = (
     ),
     (InvalidRequest, Answer(400, "invalid_request_error", "invalid_value", 422, "Validation")),
     (UnknownModel, Answer(404, "invalid_request_error", "model_not_found", 424, "Backend")),
+    # The model is there: it is the state of the service that is in the way.
+    (InspectionOff, Answer(409, "invalid_request_error", "inspection_off", 409, "Validation")),
     (UnusableModel, Answer(422, "invalid_request_error", "model_unusable", 422, "Validation")),
     (Conflict, Answer(409, "invalid_request_error", "conflict", 409, "Validation")),
     (BodyTooLarge, Answer(413, "invalid_request_error", "body_too_large", 413, "Validation")),

@@ -73,7 +73,8 @@ def test_the_tap_sees_every_step_of_the_computation() -> None:
     seen = Seen()
     _, _, v = inputs = projections(GROUPED)
     context = Explicit(seen)(*inputs, site(GROUPED), layout())
-    scores = seen["q"] @ seen["k"].transpose(-2, -1) * HEAD_DIM**-0.5
+    k_BHKD = seen["k"].repeat_interleave(HEADS // KV_HEADS, 1)
+    scores = seen["q"] @ k_BHKD.transpose(-2, -1) * HEAD_DIM**-0.5
     torch.testing.assert_close(seen["scores"], scores, rtol=0, atol=0)
     torch.testing.assert_close(seen["weights"], seen["scores"].softmax(-1), rtol=0, atol=0)
     v_BHKD = v.unflatten(-1, (KV_HEADS, HEAD_DIM)).transpose(1, 2)

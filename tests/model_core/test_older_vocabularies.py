@@ -521,6 +521,10 @@ class TestTwoVocabularies:
             expected = reference.decode(target, skip_special_tokens=True)
             # The reference strips what it has read, and so can't be read piece by piece.
             assert tokenizer.decode(target).strip() == expected
+            spans = tokenizer.target_spans(text)
+            known = zip((span.token_id for span in spans), target[:-1], strict=True)
+            assert all(ours == theirs for ours, theirs in known if theirs != reference.unk_token_id)
+            assert all(span.text == text[span.start : span.stop] for span in spans)
 
     def test_answers_may_use_pieces_that_questions_never_have(
         self, checkpoints: Checkpoints

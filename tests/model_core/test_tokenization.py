@@ -188,6 +188,19 @@ class TestHuggingFaceLayout:
         assert "".join(words) == text.replace(" ", "")
         assert minilm.spans(text, special_tokens=False) == spans[1:-1]
 
+    def test_each_token_of_a_pair_has_its_place_in_its_own_text(self, minilm: Tokenizer) -> None:
+        first, second = "time flies", "like an arrow"
+        pair, spans = minilm.encode_pair(first, second), minilm.pair_spans(first, second)
+        assert [span.token_id for span in spans] == pair.token_ids
+        assert [span.text for span in spans[: pair.second_at]] == [
+            "[CLS]",
+            "time",
+            "flies",
+            "[SEP]",
+        ]
+        behind = spans[pair.second_at : -1]
+        assert [second[span.start : span.stop] for span in behind] == second.split()
+
     def test_a_long_text_is_neither_cut_nor_padded(self, minilm: Tokenizer) -> None:
         # This model's tokenizer.json pads and cuts everything to 128.
         assert len(minilm.encode("word " * 1000)) == 1002

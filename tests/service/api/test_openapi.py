@@ -54,7 +54,9 @@ async def test_every_example_is_accepted_and_its_answer_as_told(ranker: FakeRank
         for path, method, body in examples_of(document):
             url = path.replace("{name}", "embedder")
             answer = await client.request(method, url, json=body)
-            assert answer.status_code == 200, f"{method} {path}: {answer.text}"
+            # Inspection is off here; tests/service/inspection holds its answers to the document.
+            expected = 409 if path == "/v1/inspect" else 200
+            assert answer.status_code == expected, f"{method} {path}: {answer.text}"
             require_told(document, path, method, answer)
 
 

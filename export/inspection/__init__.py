@@ -1,0 +1,1 @@
+"""A second graph of what is served, in which everything between shows."""
