@@ -14,6 +14,7 @@ TELL_THE_TIME = {
     "service/api/boundary.py",
     "service/app.py",
     "service/logs.py",
+    "export/inspection/pipeline.py",
     "export/pipeline.py",
 }
 

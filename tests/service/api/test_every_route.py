@@ -44,6 +44,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "/similarity": {"inputs": {"source_sentence": "a", "sentences": ["b"]}, "parameters": {}},
     "/tokenize": {"inputs": "a", "add_special_tokens": True},
     "/decode": {"ids": [97], "skip_special_tokens": True},
+    "/v1/inspect": {"model": "embedder", "include": ["pattern"], "layers": [0], "text": "a"},
 }  # fmt: skip
 
 # What is put into a field, as JSON: a model of text may accept some of them.
@@ -131,7 +132,8 @@ def test_every_route_that_takes_a_body_has_a_good_one_here(app: Starlette) -> No
 @pytest.mark.parametrize("path", GOOD)
 async def test_the_good_body_is_answered(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.post(path, json=GOOD[path])
-    assert answer.status_code == 200, answer.text
+    # The fakes can't be looked into, and say so once the body is read.
+    assert answer.status_code == (409 if path == "/v1/inspect" else 200), answer.text
 
 
 @pytest.mark.parametrize("path", GOOD)
@@ -143,7 +145,8 @@ async def test_a_faulty_field_is_named_and_never_a_500(
         answer = await post(client, path, content)
         said = f"{content[:200]!r}: {answer.text[:300]}"
         assert answer.status_code == 200 or 400 <= answer.status_code < 500, said
-        if answer.status_code != 200:
+        # A body is read before a model is asked whether it can be looked into.
+        if answer.status_code not in (200, 409):
             refused += 1
             is_no_json = "not valid JSON" in message_of(answer)
             # What JSON can't say at all has a place in the text, and no field.
