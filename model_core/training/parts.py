@@ -80,14 +80,17 @@ def end_of_training(text: str, share: float) -> int:
     return text.rfind("\n", 0, place) + 1 or place
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
-    """All texts in one sequence, each with the token that ends a text behind it."""
-    end = [min(tokenizer.eos_ids)] if tokenizer.eos_ids else []
+def tokenize(
+    tokenizer: Tokenizer, texts: Sequence[str], end: int | None, *, special_tokens: bool
+) -> Tokens:
+    """All texts in one sequence, each with the token `end` behind it, if any; `special_tokens`
+    frames each as the tokenizer does."""
     pieces: list[Tokens] = []
     for place in range(0, len(texts), AT_ONCE):
-        for ids in tokenizer.encode_batch(texts[place : place + AT_ONCE]):
-            closed = ids if ids and ids[-1] in tokenizer.eos_ids else [*ids, *end]
-            pieces.append(np.array(closed, np.int32))
+        some = texts[place : place + AT_ONCE]
+        for ids in tokenizer.encode_batch(some, special_tokens=special_tokens):
+            is_open = end is not None and (not ids or ids[-1] != end)
+            pieces.append(np.array([*ids, *([end] if is_open else [])], np.int32))
     return np.concatenate(pieces) if pieces else np.empty(0, np.int32)
 
 

@@ -4,17 +4,17 @@ Radford et al. 2019: texts follow one another, parted by the token that ends a t
 """
 
 from collections.abc import Mapping
-from math import log
+from math import exp, log
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from model_core.attention import Padded
 from model_core.heads import LanguageModelHead
+from model_core.training.baselines import BY_FREQUENCY, unigram_entropy
 from model_core.training.loop import Choice, device_of
 from model_core.training.order import ShuffledBatches, in_order
 from model_core.training.parts import Tokens, cut_blocks, read_corpus, tokenize
@@ -100,15 +100,9 @@ def figures_of(loss: float, bytes_per_token: float) -> dict[str, float]:
     """A mean loss in nats per token, as people compare it."""
     return {
         "loss": loss,
-        "perplexity": float(np.exp(min(loss, 700.0))),
+        "perplexity": exp(min(loss, 700.0)),
         "bits_per_byte": loss / log(2) / bytes_per_token,
     }
-
-
-def unigram_entropy(train: Tokens, validation: Tokens, vocab_size: int) -> float:
-    """Nats per token of `validation` if tokens were drawn by how often `train` has them (+1)."""
-    counts = np.bincount(train.flatten(), minlength=vocab_size) + 1
-    return float(-np.log(counts / counts.sum())[validation.flatten()].mean())
 
 
 def prepare(run: CausalLM, output: Path, cache: Path, say: Say) -> Prepared:
@@ -120,8 +114,10 @@ def prepare(run: CausalLM, output: Path, cache: Path, say: Say) -> Prepared:
     begun = start(run, Wanted(HEAD, WRITING), corpus.train, output, cache)
     size = tokens_allowed(run.data.max_tokens, begun) + 1
     say("tokenizing")
+    end = min(begun.tokenizer.eos_ids, default=None)
     train, validation = (
-        tokenize(begun.tokenizer, texts) for texts in (corpus.train, corpus.validation)
+        tokenize(begun.tokenizer, texts, end, special_tokens=True)
+        for texts in (corpus.train, corpus.validation)
     )
     blocks = [
         cut_blocks(tokens, size, 1, what)
@@ -135,7 +131,7 @@ def prepare(run: CausalLM, output: Path, cache: Path, say: Say) -> Prepared:
         start=begun,
         tables=corpus.tables,
         baseline=figures_of(entropy, bytes_per_token),
-        baseline_name="tokens drawn by their frequency",
+        baseline_name=BY_FREQUENCY,
         facts={
             "tokens to train on": f"{len(train):,}",
             "tokens to validate on": f"{len(validation):,}",

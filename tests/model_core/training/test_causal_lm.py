@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_core.training.baselines import unigram_entropy
 from model_core.training.errors import TrainingError
 from model_core.training.parts import cut_blocks, end_of_training
-from model_core.training.recipes.causal_lm import unigram_entropy
 from model_core.training.vocabulary import VocabularyKind
 from tests.support.training import TINY_LLAMA, go, with_settings, write_sentences
 
