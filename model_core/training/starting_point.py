@@ -25,6 +25,7 @@ from model_core.heads import TransformerWithHeads
 from model_core.tokenization import Tokenizer
 from model_core.training.errors import TrainingError
 from model_core.training.order import generator_of
+from model_core.training.run_folder import RunFolder
 from model_core.training.runs import Run
 from model_core.training.vocabulary import Conventions, learn_vocabulary, write_vocabulary
 
@@ -85,20 +86,21 @@ class Wanted:
 def start(run: Run, wanted: Wanted, texts: Iterable[str], output: Path, cache: Path) -> Start:
     """The model that `run` starts from, in training mode, with the head that is wanted.
 
-    `texts` are what a new vocabulary is made of; it goes to a folder of `output`, and is read from
-    there when it is there already. Raises `TrainingError` or what reading a checkpoint raises.
+    `texts` are what a new vocabulary is made of; it goes to a folder of `output`, from where a run
+    that goes on reads it. Raises `TrainingError` or what reading a checkpoint raises.
     """
     if run.model.source is not None:
         return from_checkpoint(run, wanted, locate(run.model.source, cache=cache))
-    return from_scratch(run, wanted, texts, output / VOCABULARY_FOLDER)
-
-
-def from_scratch(run: Run, wanted: Wanted, texts: Iterable[str], folder: Path) -> Start:
-    """A model of the stated architecture, and a vocabulary of the training texts."""
-    if not (folder / "tokenizer_config.json").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = output / VOCABULARY_FOLDER
+    if RunFolder(output).newest_state() is None:
         backend = learn_vocabulary(run.tokenizer.recipe(), texts, wanted.conventions)
+        folder.mkdir(parents=True, exist_ok=True)
         write_vocabulary(backend, wanted.conventions, folder)
+    return from_scratch(run, wanted, folder)
+
+
+def from_scratch(run: Run, wanted: Wanted, folder: Path) -> Start:
+    """A model of the stated architecture, for the vocabulary in `folder`."""
     files = {path.name: path for path in sorted(folder.iterdir())}
     tokenizer = Tokenizer.from_files(files)
     stated = dict(run.model.architecture or {})

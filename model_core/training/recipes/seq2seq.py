@@ -19,7 +19,7 @@ from model_core.checkpoints.generation import generation_defaults
 from model_core.checkpoints.load import read_json
 from model_core.checkpoints.save import write_json
 from model_core.heads import LanguageModelHead
-from model_core.training.averaging import average_checkpoints
+from model_core.training.averaging import average_checkpoints, read_checkpoint
 from model_core.training.errors import TrainingError
 from model_core.training.loop import Choice, device_of, evaluating
 from model_core.training.order import ShuffledBatches, in_order
@@ -32,7 +32,7 @@ from model_core.training.recipes.recipe import (
     write_checkpoint,
 )
 from model_core.training.rows import Rows
-from model_core.training.run_folder import BEST, RunFolder, parameters_of, restore_parameters
+from model_core.training.run_folder import BEST, RunFolder, restore_parameters
 from model_core.training.runs import Seq2Seq
 from model_core.training.starting_point import Start, Wanted, start
 from model_core.training.tables import Column, as_text
@@ -90,6 +90,7 @@ class Seq2SeqTask:
         self.validation = validation
         self.ends = ends
         self.smoothing = run.label_smoothing
+        self.beams = run.beams
         section = run.training
         self.limits: dict[str, Any] = {"rows": section.batch_size, "tokens": section.batch_tokens}
         self.batches = ShuffledBatches(
@@ -139,6 +140,15 @@ class Seq2SeqTask:
 
     def write(self, folder: Path) -> None:
         write_checkpoint(self.begun, folder)
+        file = folder / "generation_config.json"
+        stated = read_json(file) if file.is_file() else {}
+        ours = {
+            "decoder_start_token_id": self.ends.start[0],
+            "eos_token_id": self.ends.end,
+            "pad_token_id": self.ends.pad,
+            "num_beams": self.beams,
+        }
+        write_json(file, {**ours, **stated})
 
 
 def target_logits(begun: Start, batch: Translation) -> Tensor:
@@ -153,9 +163,7 @@ def target_logits(begun: Start, batch: Translation) -> Tensor:
 def summed_loss(logits_NV: Tensor, said_N: Tensor, smoothing: float) -> Tensor:
     """Σ of the cross-entropies with targets that are smoothed: (1 - ε) of the probability on the
     token, ε spread over all (Szegedy et al. 2016)."""
-    return F.cross_entropy(
-        logits_NV.float(), said_N, reduction="sum", label_smoothing=smoothing
-    )
+    return F.cross_entropy(logits_NV.float(), said_N, reduction="sum", label_smoothing=smoothing)
 
 
 @torch.no_grad()
@@ -279,29 +287,30 @@ def prepare(run: Seq2Seq, output: Path, cache: Path, say: Say) -> Prepared:
 
 
 def finish(run: Seq2Seq, task: Seq2SeqTask, folder: RunFolder, size: int) -> Mapping[str, float]:
-    """Average the last checkpoints, keep what is better, and compare its answers with targets."""
-    last = parameters_of(task.model)
+    """The best checkpoint, or the mean of the last ones if that is better, becomes the result;
+    its answers are compared with the targets."""
     best = folder.path(BEST)
-    averaged = folder.last_checkpoints(run.average)
-    figures: dict[str, float] = {}
-    if best is not None:
-        restore_parameters(task.model, average_checkpoints([best], HEAD))
-        with evaluating(task.model):
-            figures = dict(task.evaluate())
-        if len(averaged) > 1:
-            kept = parameters_of(task.model)
-            restore_parameters(task.model, average_checkpoints(averaged, HEAD))
-            with evaluating(task.model):
-                mean = dict(task.evaluate())
-            figures["loss of the average"] = mean["loss"]
-            if mean["loss"] < figures["loss"]:
-                figures.update(mean)
-                best = folder.write_average(len(averaged), task.write)
-                folder.point(BEST, best)
-            else:
-                restore_parameters(task.model, kept)
-        set_beams(best, run.beams)
+    if best is None:
+        return {}
+    figures = measured(task, read_checkpoint(best, HEAD))
+    last = folder.last_checkpoints(run.average)
+    if len(last) > 1:
+        mean = measured(task, average_checkpoints(last, HEAD))
+        if mean["loss"] < figures["loss"]:
+            figures = mean
+            folder.write_result(f"average-of-{len(last)}", task.write)
+        else:
+            restore_parameters(task.model, read_checkpoint(best, HEAD))
     with evaluating(task.model):
         written, targets = answers_of(task, size - len(task.ends.start))
-    restore_parameters(task.model, last)
     return {**figures, **error_rates(written, targets), **word_scores(written, targets)}
+
+
+def measured(task: Seq2SeqTask, parameters: Mapping[str, Tensor]) -> dict[str, float]:
+    """The figures of the task's model with these parameters, which it has from then on."""
+    restore_parameters(task.model, parameters)
+    with evaluating(task.model):
+        return dict(task.evaluate())
+
+
+RECIPE = Recipe(Seq2Seq, prepare)

@@ -80,3 +80,14 @@ def test_what_is_wrong_is_said_and_ends_with_status_1(
     code, printed, told = run("causal-lm", "--config", str(config), *output, *arguments)
     assert (code, printed) == (1, "")
     assert re.search(said, told), told
+
+
+def test_a_run_that_could_not_begin_leaves_nothing_that_the_next_would_take(config: Path):
+    output = config.parent / "run"
+    whole = ("causal-lm", "--config", str(config), "--output", str(output))
+    code, _, told = run(*whole, "--set", "data.max_tokens=65")
+    assert code == 1
+    assert "has 64 positions" in told
+    code, _, told = run(*whole, "--set", "tokenizer.vocab_size=280")
+    assert code == 0, told
+    assert "280 tokens" in (output / "report.md").read_text()

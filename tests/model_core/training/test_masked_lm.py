@@ -81,7 +81,7 @@ def test_a_model_from_scratch_tells_hidden_tokens_better_than_their_frequency(
     settings = with_settings(settings_of(texts), whole_words=whole_words)
     outcome = go("masked_lm", settings, tmp_path / "run")
     assert outcome.figures["loss"] < 0.6 * outcome.prepared.baseline["loss"]
-    assert outcome.figures["accuracy"] > 0.6
+    assert outcome.figures["accuracy"] > 0.4
 
 
 def test_a_vocabulary_without_a_mask_is_refused(tmp_path: Path):
