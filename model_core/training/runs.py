@@ -229,8 +229,8 @@ class MatchingData(DataSection, frozen=True):
 class Embed(Run, frozen=True):
     """Bring together the vectors of texts that match, among all texts of a batch.
 
-    Cosines times `scale` are the scores. `matryoshka`: the first so many dims of a vector are
-    trained to stand for it too.
+    Cosines times `scale` are the scores. `pooling` None: as the checkpoint has it, else the mean.
+    `matryoshka`: the first so many dims of a vector are trained to stand for it too.
     """
 
     recipe: Literal["embed"] = "embed"
@@ -241,6 +241,6 @@ class Embed(Run, frozen=True):
     )
     schedule: ScheduleSection = ScheduleSection(kind=Schedule.LINEAR, final_share=0.0)
     training: TrainingSection = TrainingSection(batch_size=64, dropout=0.1)
-    pooling: PoolingMode = PoolingMode.MEAN
+    pooling: PoolingMode | None = None
     scale: Positive = 20.0
     matryoshka: tuple[Count, ...] = ()

@@ -31,7 +31,7 @@ from model_core.training.vocabulary import Conventions, learn_vocabulary, write_
 
 VOCABULARY_FOLDER: Final = "tokenizer"
 # Of a checkpoint's files at its root: what a tokenizer is read from, and how text is generated.
-KEPT_SUFFIXES: Final = frozenset({".json", ".txt", ".model", ".jinja"})
+KEPT_SUFFIXES: Final = frozenset({".json", ".txt", ".model", ".spm", ".jinja"})
 NOT_KEPT: Final = frozenset({
     "config.json", "model.safetensors.index.json", "modules.json", "sentence_bert_config.json",
     "config_sentence_transformers.json", "README.md",
