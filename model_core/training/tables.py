@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -234,12 +235,29 @@ def plain_text(path: Path) -> Iterator[Record]:
     yield Record(path.name, {TEXT_COLUMN: read_text(path), FOLDER_COLUMN: path.parent.name})
 
 
+def pronouncing(path: Path) -> Iterator[Record]:
+    """A pronouncing dictionary in CMUdict's format: a word and its phonemes a line.
+
+    Further pronunciations of a word are marked, `read(2)`, and are rows of the same word here.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        entry = line.partition("#")[0].strip()
+        if not entry or entry.startswith(";;;"):
+            continue
+        word, _, phonemes = entry.partition(" ")
+        values = {"source": FURTHER.sub("", word), "target": phonemes.strip()}
+        yield Record(f"{path.name}, line {number}", values)
+
+
+FURTHER: Final = re.compile(r"\(\d+\)$")
+
 READERS: Final[Mapping[str, Callable[[Path], Iterator[Record]]]] = {
     ".jsonl": json_lines,
     ".ndjson": json_lines,
     ".csv": separated,
     ".tsv": separated,
     ".parquet": parquet,
+    ".dict": pronouncing,
     ".txt": plain_text,
     ".md": plain_text,
 }

@@ -63,6 +63,20 @@ def test_plain_text_has_its_folder_as_a_column(tmp_path: Path):
     assert [row["folder"] for row in rows] == ["animal", "thing"]
 
 
+def test_a_pronouncing_dictionary_has_a_row_for_each_pronunciation(tmp_path: Path):
+    (tmp_path / "words.dict").write_text(
+        ";;; a remark\nread R EH1 D\nread(2) R IY1 D # in the present\n'cause K AH0 Z\n"
+    )
+    columns = [Column(name, "", as_text) for name in ("source", "target")]
+    rows = read_table(tmp_path / "words.dict", columns).rows
+    assert [tuple(row.values()) for row in rows] == [
+        ("read", "R EH1 D"), ("read", "R IY1 D"), ("'cause", "K AH0 Z"),
+    ]  # fmt: skip
+    # Split by word, whatever its pronunciations.
+    train, validation = split_by_digest(rows * 2, "source", 0.5)
+    assert not {row["source"] for row in train} & {row["source"] for row in validation}
+
+
 def test_rows_that_cannot_be_used_are_counted_with_reason_and_place(tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a", "label": "x"}\n{"text": \n{"text": " ", "label": "x"}\n'
