@@ -19,43 +19,22 @@ from model_core.training.recipes.classify import (
     weights_of_several,
 )
 from model_core.training.run_folder import RunFolder
-from tests.support.training import TINY_BERT, TINY_LLAMA, go, with_settings, write_rows
-
-SIGNS = {"animal": ["cat", "dog", "bird"], "food": ["soup", "bread"], "place": ["city", "lake"]}
-FILLING = ["a", "the", "of", "old", "near", "quite", "one", "that"]
-
-
-def write_labelled(path: Path, count: int = 500, *, several: bool = False) -> Path:
-    """Texts of filling words with a sign of each of their labels; `animal` is half of them."""
-    draw = random.Random(0)
-    rows = []
-    for _ in range(count):
-        labels = draw.choices(list(SIGNS), weights=[2, 1, 1], k=1)
-        if several:
-            labels = [label for label in SIGNS if draw.random() < 0.4]
-        words = [draw.choice(SIGNS[label]) for label in labels] + draw.choices(FILLING, k=5)
-        draw.shuffle(words)
-        rows.append({"text": " ".join(words), "label": labels if several else labels[0]})
-    return write_rows(path, rows)
-
-
-def settings_of(data: Path, **training: Any) -> dict[str, Any]:
-    return {
-        "model": {"architecture": TINY_BERT},
-        "data": {"train": str(data), "validation_share": 0.2},
-        "tokenizer": {"vocab_size": 200},
-        "optimizer": {"learning_rate": 3e-3},
-        "schedule": {"warmup_steps": 10},
-        "training": {
-            "steps": 90, "batch_size": 16, "evaluate_every": 30, "dropout": 0.0, **training,
-        },
-    }  # fmt: skip
+from tests.support.training import (
+    FILLING,
+    TINY_BERT,
+    TINY_LLAMA,
+    classify_settings,
+    go,
+    with_settings,
+    write_labelled,
+    write_rows,
+)
 
 
 @pytest.mark.parametrize("architecture", [TINY_BERT, TINY_LLAMA], ids=["encoder", "decoder"])
 def test_a_classifier_beats_the_majority_class(tmp_path: Path, architecture: dict[str, Any]):
     data = write_labelled(tmp_path / "data.jsonl")
-    settings = settings_of(data)
+    settings = classify_settings(data)
     settings["model"] = {"architecture": architecture}
     outcome = go("classify", settings, tmp_path / "run")
     figures, baseline = outcome.figures, outcome.prepared.baseline
@@ -71,7 +50,7 @@ def test_a_classifier_beats_the_majority_class(tmp_path: Path, architecture: dic
 
 def test_several_labels_at_once_are_told_apart(tmp_path: Path):
     data = write_labelled(tmp_path / "data.jsonl", several=True)
-    settings = with_settings(settings_of(data, steps=150), multi_label=True)
+    settings = with_settings(classify_settings(data, steps=150), multi_label=True)
     outcome = go("classify", settings, tmp_path / "run")
     assert outcome.figures["exact_match"] > 0.9 > 2 * outcome.prepared.baseline["exact_match"]
     assert outcome.figures["macro_f1"] > 0.9
@@ -84,14 +63,14 @@ def test_labels_that_mean_nothing_teach_nothing(tmp_path: Path):
     rows = [{"text": " ".join(draw.choices(FILLING, k=5)), "label": draw.choice("ab")}
             for _ in range(400)]  # fmt: skip
     data = write_rows(tmp_path / "data.jsonl", rows)
-    figures = go("classify", settings_of(data, steps=30), tmp_path / "run").figures
+    figures = go("classify", classify_settings(data, steps=30), tmp_path / "run").figures
     assert figures["accuracy"] < 0.7
 
 
 def test_a_checkpoint_gets_a_new_head_and_keeps_one_for_the_same_labels(tmp_path: Path):
     data = write_labelled(tmp_path / "data.jsonl")
-    first = go("classify", settings_of(data), tmp_path / "first")
-    settings = settings_of(data, steps=1)
+    first = go("classify", classify_settings(data), tmp_path / "first")
+    settings = classify_settings(data, steps=1)
     settings["model"] = {"source": str(tmp_path / "first" / "best")}
     settings["optimizer"] = {"learning_rate": 1e-9}
     again = go("classify", with_settings(settings, calibrate=False), tmp_path / "again")
@@ -106,7 +85,7 @@ def test_a_checkpoint_gets_a_new_head_and_keeps_one_for_the_same_labels(tmp_path
 
 def test_a_temperature_makes_confidence_true_and_leaves_answers(tmp_path: Path):
     data = write_labelled(tmp_path / "data.jsonl")
-    outcome = go("classify", settings_of(data, steps=40), tmp_path / "run")
+    outcome = go("classify", classify_settings(data, steps=40), tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     best = folder.path("best")
     assert best is not None
@@ -146,7 +125,7 @@ def test_f1_of_several_labels_by_hand():
 
 def test_a_batch_scores_as_its_texts_do_alone(tmp_path: Path):
     data = write_labelled(tmp_path / "data.jsonl", 60)
-    task = go("classify", settings_of(data, steps=1), tmp_path / "run").prepared.task
+    task = go("classify", classify_settings(data, steps=1), tmp_path / "run").prepared.task
     assert isinstance(task, ClassifyTask)
     task.model.eval()
     with torch.no_grad():
@@ -169,7 +148,7 @@ def test_data_that_tells_nothing_apart_is_refused(
     tmp_path: Path, rows: list[dict[str, Any]], multi_label: bool, said: str
 ):
     data = write_rows(tmp_path / "data.jsonl", rows)
-    settings = with_settings(settings_of(data), multi_label=multi_label)
+    settings = with_settings(classify_settings(data), multi_label=multi_label)
     with pytest.raises(TrainingError, match=said):
         go("classify", settings, tmp_path / "run")
 
@@ -178,13 +157,13 @@ def test_texts_that_are_too_long_are_cut_and_counted(tmp_path: Path):
     rows = [{"text": "cat " * (5 + 50 * (n % 2)), "label": "ab"[n % 2]} for n in range(60)]
     rows = [{**row, "text": f"{n} {row['text']}"} for n, row in enumerate(rows)]
     data = write_rows(tmp_path / "data.jsonl", rows)
-    prepared = go("classify", settings_of(data, steps=1), tmp_path / "run").prepared
+    prepared = go("classify", classify_settings(data, steps=1), tmp_path / "run").prepared
     assert prepared.facts["texts cut short"] == "30, to 32 tokens"
 
 
 def test_an_encoder_without_such_a_head_is_refused(tmp_path: Path):
     data = write_labelled(tmp_path / "data.jsonl", 60)
-    settings = settings_of(data)
+    settings = classify_settings(data)
     settings["model"] = {"architecture": {
         "model_type": "transformer", "d_model": 32, "nhead": 4, "num_encoder_layers": 1,
         "num_decoder_layers": 1, "dim_feedforward": 64, "max_position_embeddings": 32,

@@ -1,7 +1,9 @@
 """The commands: what is wrong is said in a line, what came of it stands on standard output."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +13,16 @@ from model_core.commands import app
 from model_core.training.progress import has_tensorboard
 from model_core.training.run_files import read_run
 from model_core.training.runs import CausalLM
-from tests.support.training import TINY_LLAMA, write_sentences
+from tests.support.training import (
+    TINY_LLAMA,
+    classify_settings,
+    embed_settings,
+    seq2seq_settings,
+    write_labelled,
+    write_matches,
+    write_pairs,
+    write_sentences,
+)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -91,3 +102,49 @@ def test_a_run_that_could_not_begin_leaves_nothing_that_the_next_would_take(conf
     code, _, told = run(*whole, "--set", "tokenizer.vocab_size=280")
     assert code == 0, told
     assert "280 tokens" in (output / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "write", "settings", "arguments"),
+    [
+        (
+            "classify", write_labelled, classify_settings,
+            ("--text-column", "text", "--label-column", "label", "--epochs", "0.1"),
+        ),
+        (
+            "seq2seq", write_pairs, seq2seq_settings,
+            ("--source-column", "source", "--target-column", "target", "--steps", "1"),
+        ),
+        (
+            "embed", write_matches, embed_settings,
+            ("--anchor-column", "anchor", "--positive-column", "positive",
+             "--negative-column", "negative", "--steps", "1"),
+        ),
+        ("masked-lm", write_sentences, embed_settings, ("--text-column", "text", "--steps", "1")),
+    ],
+)  # fmt: skip
+def test_every_recipe_has_a_command_whose_flags_reach_its_run(
+    tmp_path: Path,
+    command: str,
+    write: Callable[[Path], Path],
+    settings: Callable[[Path], dict[str, Any]],
+    arguments: tuple[str, ...],
+):
+    data = write(tmp_path / "data.jsonl")
+    values = settings(data)
+    values["training"].pop("steps")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    code, said, told = run(
+        command, "--config", str(tmp_path / "run.yaml"), "--output", str(tmp_path / "run"),
+        "--data", str(data), "--batch-size", "9", "--learning-rate", "0.125", "--seed", "5",
+        *arguments,
+    )  # fmt: skip
+    assert code == 0, told
+    assert said.strip() == str(tmp_path / "run" / "best")
+    saved = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
+    assert saved["recipe"] == command
+    assert (saved["training"]["batch_size"], saved["training"]["seed"]) == (9, 5)
+    assert saved["optimizer"]["learning_rate"] == 0.125
+    flags = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    columns = {name for flag, name in flags.items() if flag.endswith("-column")}
+    assert columns <= set(map(str, saved["data"].values()))

@@ -1,9 +1,7 @@
 """Vectors of texts that match come together, and what a batch holds twice is not held apart."""
 
-import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,40 +21,13 @@ from model_core.training.recipes.embed import (
     ranking_loss,
     search_figures,
 )
-from tests.support.training import TINY_BERT, go, with_settings, write_rows
-
-
-def write_matches(path: Path) -> Path:
-    """Pairs of letters and, for each, the pair of their capitals, with a word that says nothing."""
-    draw = random.Random(0)
-    pairs = [(a, b) for a in "abcdefghij" for b in "klmnopqrst"]
-    rows = []
-    for a, b in pairs * 5:
-        filling = draw.choices(["so", "and", "then"], k=2)
-        rows.append({
-            "anchor": f"{a} {filling[0]} {b}", "positive": f"{filling[1]} {a.upper()} {b.upper()}",
-            "negative": f"{a.upper()} {draw.choice('klmnopqrst').upper()}",
-        })  # fmt: skip
-    return write_rows(path, rows)
-
-
-def settings_of(data: Path, **training: Any) -> dict[str, Any]:
-    return {
-        "model": {"architecture": TINY_BERT},
-        "data": {"train": str(data), "validation_share": 0.2},
-        "tokenizer": {"vocab_size": 200, "min_frequency": 1},
-        "optimizer": {"learning_rate": 3e-3},
-        "schedule": {"warmup_steps": 10},
-        "training": {
-            "steps": 100, "batch_size": 32, "evaluate_every": 50, "dropout": 0.0, **training,
-        },
-    }  # fmt: skip
+from tests.support.training import embed_settings, go, with_settings, write_matches, write_rows
 
 
 @pytest.mark.parametrize("negative", [None, "negative"])
 def test_matches_are_found_far_better_than_before_training(tmp_path: Path, negative: str | None):
     data = write_matches(tmp_path / "data.jsonl")
-    settings = with_settings(settings_of(data), data={"negative_column": negative})
+    settings = with_settings(embed_settings(data), data={"negative_column": negative})
     outcome = go("embed", with_settings(settings, matryoshka=[8]), tmp_path / "run")
     figures, before = outcome.figures, outcome.prepared.baseline
     assert figures["mrr"] > 0.8 > 2 * before["mrr"]
@@ -69,7 +40,7 @@ def test_matches_are_found_far_better_than_before_training(tmp_path: Path, negat
 
 def test_what_is_measured_in_training_is_what_the_checkpoint_gives(tmp_path: Path):
     data = write_matches(tmp_path / "data.jsonl")
-    task = go("embed", settings_of(data, steps=3), tmp_path / "run").prepared.task
+    task = go("embed", embed_settings(data, steps=3), tmp_path / "run").prepared.task
     assert isinstance(task, EmbedTask)
     located = locate(str(tmp_path / "run" / "last"), cache=tmp_path)
     embedder = Embedder.of(located)
@@ -86,7 +57,7 @@ def test_training_goes_on_from_an_embedding_model_as_it_pools(
     tmp_path: Path, minilm_files: Mapping[str, Path]
 ):
     rows = [{"anchor": f"number {n}", "positive": f"the number {n}"} for n in range(24)]
-    settings = settings_of(write_rows(tmp_path / "data.jsonl", rows), steps=1, batch_size=4)
+    settings = embed_settings(write_rows(tmp_path / "data.jsonl", rows), steps=1, batch_size=4)
     settings["model"] = {"source": str(minilm_files["config.json"].parent)}
     settings["optimizer"] = {"learning_rate": 1e-9}
     outcome = go("embed", settings, tmp_path / "run")
@@ -96,6 +67,7 @@ def test_training_goes_on_from_an_embedding_model_as_it_pools(
     sentence = read_sentence_config(located)
     assert sentence is not None
     assert (sentence.pooling, sentence.max_tokens) == ((PoolingMode.MEAN,), 256)
+    assert located.licence == locate(settings["model"]["source"], cache=tmp_path).licence
 
 
 def test_the_loss_is_a_softmax_over_cosines_times_the_scale():
@@ -135,6 +107,6 @@ def test_ranks_count_from_one_and_ties_against():
 
 def test_dims_that_vectors_do_not_have_are_refused(tmp_path: Path):
     data = write_matches(tmp_path / "data.jsonl")
-    settings = with_settings(settings_of(data), matryoshka=[16, 64])
+    settings = with_settings(embed_settings(data), matryoshka=[16, 64])
     with pytest.raises(TrainingError, match=r"matryoshka is \[16, 64\]; vectors have 32 dims"):
         go("embed", settings, tmp_path / "run")

@@ -1,9 +1,7 @@
 """Targets of sources: a model from scratch learns a rule, answers by it, and is averaged."""
 
 import json
-import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,37 +20,14 @@ from model_core.training.recipes.seq2seq import (
 )
 from model_core.training.run_folder import BEST, RunFolder
 from model_core.training.translation_metrics import edit_distance, error_rates
-from tests.support.training import TINY_ORIGINAL, go, with_settings, write_rows
+from tests.support.training import go, seq2seq_settings, with_settings, write_pairs
 
 UNITS = st.lists(st.sampled_from("abc"), max_size=6)
 
 
-def write_pairs(path: Path, count: int = 400) -> Path:
-    """Letters and, for each, its capital and a mark: what copying gets all wrong."""
-    draw = random.Random(0)
-    words = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 5))) for _ in range(count)]
-    return write_rows(path, [
-        {"source": word, "target": " ".join(f"{letter.upper()}1" for letter in word)}
-        for word in words
-    ])  # fmt: skip
-
-
-def settings_of(pairs: Path, **training: Any) -> dict[str, Any]:
-    return {
-        "model": {"architecture": TINY_ORIGINAL},
-        "data": {"train": str(pairs), "validation_share": 0.1},
-        "tokenizer": {"kind": "words", "pattern": "[a-z]|[A-Z]1", "vocab_size": 50},
-        "optimizer": {"learning_rate": 5e-3},
-        "schedule": {"warmup_steps": 40},
-        "training": {
-            "steps": 240, "batch_size": 32, "evaluate_every": 40, "dropout": 0.0, **training,
-        },
-    }  # fmt: skip
-
-
 def test_a_model_from_scratch_learns_a_rule_that_copying_does_not_know(tmp_path: Path):
     pairs = write_pairs(tmp_path / "pairs.jsonl")
-    outcome = go("seq2seq", settings_of(pairs), tmp_path / "run")
+    outcome = go("seq2seq", seq2seq_settings(pairs), tmp_path / "run")
     figures, baseline = outcome.figures, outcome.prepared.baseline
     assert baseline["unit_error_rate"] == baseline["answer_error_rate"] == 1.0
     assert figures["unit_error_rate"] < 0.1
@@ -66,7 +41,7 @@ def test_a_model_from_scratch_learns_a_rule_that_copying_does_not_know(tmp_path:
 
 def short_task(tmp_path: Path) -> Seq2SeqTask:
     pairs = write_pairs(tmp_path / "pairs.jsonl", 60)
-    task = go("seq2seq", settings_of(pairs, steps=2), tmp_path / "run").prepared.task
+    task = go("seq2seq", seq2seq_settings(pairs, steps=2), tmp_path / "run").prepared.task
     assert isinstance(task, Seq2SeqTask)
     task.model.eval()
     return task
@@ -111,7 +86,7 @@ def test_answers_written_together_are_those_written_alone(tmp_path: Path):
 
 def test_an_average_is_the_mean_of_the_weights(tmp_path: Path):
     pairs = write_pairs(tmp_path / "pairs.jsonl", 60)
-    go("seq2seq", settings_of(pairs, steps=4, evaluate_every=2), tmp_path / "run")
+    go("seq2seq", seq2seq_settings(pairs, steps=4, evaluate_every=2), tmp_path / "run")
     folders = RunFolder(tmp_path / "run").last_checkpoints(5)
     assert [folder.name for folder in folders] == ["step-2", "step-4"]
     alone = [read_checkpoint(folder, "seq2seq") for folder in folders]
@@ -123,7 +98,7 @@ def test_an_average_that_is_better_becomes_the_result(tmp_path: Path):
     pairs = write_pairs(tmp_path / "pairs.jsonl")
     # So fast that weights swing around where they should be.
     settings = with_settings(
-        settings_of(pairs, steps=90, evaluate_every=15), optimizer={"learning_rate": 2e-2},
+        seq2seq_settings(pairs, steps=90, evaluate_every=15), optimizer={"learning_rate": 2e-2},
     )  # fmt: skip
     outcome = go("seq2seq", settings, tmp_path / "run")
     best = RunFolder(tmp_path / "run").path(BEST)
@@ -136,7 +111,7 @@ def test_an_average_that_is_better_becomes_the_result(tmp_path: Path):
 
 def test_pairs_that_are_too_long_are_left_out_and_counted(tmp_path: Path):
     pairs = write_pairs(tmp_path / "pairs.jsonl", 200)
-    settings = with_settings(settings_of(pairs, steps=1), data={"max_tokens": 4})
+    settings = with_settings(seq2seq_settings(pairs, steps=1), data={"max_tokens": 4})
     facts = go("seq2seq", settings, tmp_path / "run").prepared.facts
     assert facts["pairs left out"].endswith("of more than 4 tokens a side")
     assert not facts["pairs left out"].startswith("0")

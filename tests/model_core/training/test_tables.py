@@ -73,7 +73,7 @@ def test_a_pronouncing_dictionary_has_a_row_for_each_pronunciation(tmp_path: Pat
         ("read", "R EH1 D"), ("read", "R IY1 D"), ("'cause", "K AH0 Z"),
     ]  # fmt: skip
     # Split by word, whatever its pronunciations.
-    train, validation = split_by_digest(rows * 2, "source", 0.5)
+    train, validation = split_by_digest([*rows, *rows], "source", 0.5)
     assert not {row["source"] for row in train} & {row["source"] for row in validation}
 
 
