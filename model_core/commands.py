@@ -207,11 +207,6 @@ def classify(
     Its confidence is calibrated on that part too. Prints the best checkpoint's folder; with
     --head-only, which has figures on a third part, that of head.safetensors and head.json.
     """
-    if head_only:
-        if data is None or model is None:
-            raise typer.BadParameter("--head-only needs --data wordnet:FOLDER and --model")
-        train_head_only(data, model, output, seed or 0, cache)
-        return
     given = flags(
         config, output, resume, settings,
         data__train=data, data__validation=validation, model__source=model,
@@ -219,6 +214,12 @@ def classify(
         training__steps=steps, training__epochs=epochs, training__batch_size=batch_size,
         optimizer__learning_rate=learning_rate, training__seed=seed,
     )  # fmt: skip
+    if head_only:
+        others = given.values.keys() - {"data.train", "model.source", "training.seed"}
+        if data is None or model is None or config or resume or settings or others:
+            raise typer.BadParameter("--head-only takes --data wordnet:FOLDER, --model, --seed")
+        train_head_only(data, model, output, seed or 0, cache)
+        return
     run_recipe("classify", given, cache)
 
 

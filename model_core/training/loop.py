@@ -296,7 +296,7 @@ class Loop:
             schedule.kind,
             step,
             steps=self.steps,
-            warmup=schedule.warmup_steps,
+            warmup=schedule.warmup_of(self.steps),
             final_share=schedule.final_share,
         )
         for group in self.optimizer.param_groups:
@@ -336,7 +336,7 @@ class Loop:
             f"the loss is {loss} at step {step} (norm of the gradient: {norm}): training has come "
             f"apart. {kept}. Try a lower optimizer.learning_rate than "
             f"{self.run.optimizer.learning_rate:g}, a longer schedule.warmup_steps than "
-            f"{self.run.schedule.warmup_steps}, or training.precision=fp32"
+            f"{self.run.schedule.warmup_of(self.steps)}, or training.precision=fp32"
         )
 
 

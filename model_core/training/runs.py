@@ -84,11 +84,18 @@ class OptimizerSection(Section, frozen=True):
 
 
 class ScheduleSection(Section, frozen=True):
-    """The learning rate over time; `final_share` of the peak is what it falls to."""
+    """The learning rate over time; `final_share` of the peak is what it falls to.
+
+    `warmup_steps` None: a tenth of the steps, at most the 4,000 of Vaswani et al. 2017.
+    """
 
     kind: Schedule = Schedule.COSINE
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
     final_share: Share = 0.1
+
+    def warmup_of(self, steps: int) -> int:
+        """How many of `steps` the learning rate rises."""
+        return min(4_000, steps // 10) if self.warmup_steps is None else self.warmup_steps
 
 
 class Precision(StrEnum):
@@ -183,7 +190,7 @@ class Seq2Seq(Run, frozen=True):
     optimizer: OptimizerSection = OptimizerSection(
         betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, learning_rate=1e-3
     )
-    schedule: ScheduleSection = ScheduleSection(kind=Schedule.INVERSE_SQRT, warmup_steps=4_000)
+    schedule: ScheduleSection = ScheduleSection(kind=Schedule.INVERSE_SQRT)
     training: TrainingSection = TrainingSection(dropout=0.1, keep_last=5, batch_size=64)
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     average: Count = 5

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from model_core.training.errors import TrainingError
 from model_core.training.order import ShuffledBatches, in_order
+from model_core.training.runs import ScheduleSection
 from model_core.training.schedule import Schedule, share_of_peak
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=80)
@@ -66,6 +67,12 @@ def test_schedules_rise_in_a_line_to_the_peak_and_never_again(schedule: Schedule
     found = shares(schedule)
     assert found[:100] == pytest.approx([step / 100 for step in range(1, 101)])
     assert all(later <= earlier for earlier, later in pairwise(found[99:]))
+
+
+def test_a_tenth_of_the_steps_rises_unless_told_otherwise():
+    assert ScheduleSection().warmup_of(500) == 50
+    assert ScheduleSection().warmup_of(10**6) == 4_000
+    assert ScheduleSection(warmup_steps=0).warmup_of(500) == 0
 
 
 def test_schedules_end_where_they_say():
