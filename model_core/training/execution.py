@@ -46,11 +46,11 @@ def carry_out(
         folder.require_fresh()
     prepared = recipe.prepare(run, output, around.cache, around.say)
     output.mkdir(parents=True, exist_ok=True)
-    write_run(run, folder.run_file)
     keep_account(output / DATA_FILE, prepared.tables, is_known=resume)
     loop = Loop(prepared.task, run, folder, around.watch(folder, prepared), around.is_stopping)
     if state is not None:
         loop.restore(state)
+    write_run(run, folder.run_file)
     story = loop.go()
     if story.ending is Ending.STOPPED:
         return Outcome(story, {}, prepared)

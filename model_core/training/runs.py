@@ -60,8 +60,8 @@ class DataSection(Section, frozen=True):
     """What to read. Paths are relative to where the command runs.
 
     Without `validation`, the share `validation_share` of `train` is held out. Texts of more than
-    `max_tokens` are cut (left out, where an answer would lose its end); None: at as many as the
-    model has positions.
+    `max_tokens` are cut (left out, where an answer would lose its end); packed blocks have that
+    many. None: as many as the model has positions, 1,024 of a block.
     """
 
     train: Path

@@ -30,7 +30,9 @@ from model_core.training.runs import Run
 from model_core.training.vocabulary import Conventions, learn_vocabulary, write_vocabulary
 
 VOCABULARY_FOLDER: Final = "tokenizer"
-# Of a checkpoint's files at its root: what a tokenizer is read from, and how text is generated.
+# Of a checkpoint's files at its root: what a tokenizer is read from, how text is generated, and on
+# what terms all of it may be used.
+TERMS: Final = ("LICENSE", "LICENCE", "NOTICE")
 KEPT_SUFFIXES: Final = frozenset({".json", ".txt", ".model", ".spm", ".jinja"})
 NOT_KEPT: Final = frozenset({
     "config.json", "model.safetensors.index.json", "modules.json", "sentence_bert_config.json",
@@ -74,8 +76,8 @@ class NoTensors:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a recipe needs of a model: a head by its name in the families (None: no head), labels
-    for it, the conventions of a new vocabulary, and fields of `config.json` that follow."""
+    """What a recipe needs of a model: a head by its name in the families (None: no head), the
+    conventions of a new vocabulary, and a classifier's labels."""
 
     head: str | None
     conventions: Conventions
@@ -105,13 +107,14 @@ def from_scratch(run: Run, wanted: Wanted, folder: Path) -> Start:
     tokenizer = Tokenizer.from_files(files)
     stated = dict(run.model.architecture or {})
     values = {"vocab_size": tokenizer.vocab_size, **stated, **special_ids(tokenizer, wanted)}
-    if values["vocab_size"] < tokenizer.vocab_size:
-        raise TrainingError(
-            f"model.architecture.vocab_size is {values['vocab_size']}, but the tokenizer has "
-            f"{tokenizer.vocab_size} tokens; leave it out to have as many"
-        )
     description = labelled(describe_config(values), wanted)
     config = description.config(NoTensors())
+    vocab_size = min(stack.embedding.vocab_size for stack in config.stacks)
+    if vocab_size < tokenizer.vocab_size:
+        raise TrainingError(
+            f"model.architecture has a vocab_size of {vocab_size}, but the tokenizer has "
+            f"{tokenizer.vocab_size} tokens; leave it out to have as many"
+        )
     heads = () if wanted.head is None else (wanted.head,)
     model = assemble(config, description, Fused(), heads)
     initialize(model, run.training.seed)
@@ -140,9 +143,7 @@ def from_checkpoint(run: Run, wanted: Wanted, located: Located) -> Start:
     stated = describe(located)
     tokenizer = Tokenizer.from_files(located.files)
     files = {
-        name: path
-        for name, path in located.files.items()
-        if "/" not in name and Path(name).suffix in KEPT_SUFFIXES and name not in NOT_KEPT
+        name: path for name, path in located.files.items() if "/" not in name and is_kept(name)
     }
     if wanted.head is None or keeps_head(stated, wanted):
         heads = () if wanted.head is None else (wanted.head,)
@@ -155,6 +156,12 @@ def from_checkpoint(run: Run, wanted: Wanted, located: Located) -> Start:
         model = TransformerWithHeads(loaded.model.transformer, {wanted.head: head})
     model.requires_grad_(True)
     return Start(model.train(), description, tokenizer, files, located.licence)
+
+
+def is_kept(name: str) -> bool:
+    """Whether a file of a checkpoint belongs to what is trained from it."""
+    has_terms = name.startswith(TERMS)
+    return has_terms or (Path(name).suffix in KEPT_SUFFIXES and name not in NOT_KEPT)
 
 
 def keeps_head(stated: Description, wanted: Wanted) -> bool:

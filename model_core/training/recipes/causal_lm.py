@@ -22,7 +22,7 @@ from model_core.training.recipes.recipe import (
     Prepared,
     Recipe,
     Say,
-    tokens_allowed,
+    tokens_of_block,
     write_checkpoint,
 )
 from model_core.training.runs import CausalLM
@@ -112,7 +112,7 @@ def prepare(run: CausalLM, output: Path, cache: Path, say: Say) -> Prepared:
     corpus = read_corpus(run.data, column)
     say("making the model")
     begun = start(run, Wanted(HEAD, WRITING), corpus.train, output, cache)
-    size = tokens_allowed(run.data.max_tokens, begun) + 1
+    size = tokens_of_block(run.data.max_tokens, begun) + 1
     say("tokenizing")
     end = min(begun.tokenizer.eos_ids, default=None)
     train, validation = (

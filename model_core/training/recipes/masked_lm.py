@@ -26,7 +26,7 @@ from model_core.training.recipes.recipe import (
     Prepared,
     Recipe,
     Say,
-    tokens_allowed,
+    tokens_of_block,
     write_checkpoint,
 )
 from model_core.training.runs import MaskedLM
@@ -198,7 +198,7 @@ def prepare(run: MaskedLM, output: Path, cache: Path, say: Say) -> Prepared:
     corpus = read_corpus(run.data, Column(run.data.text_column, "--text-column", as_text))
     say("making the model")
     begun = start(run, Wanted(HEAD, READING), corpus.train, output, cache)
-    size = tokens_allowed(run.data.max_tokens, begun)
+    size = tokens_of_block(run.data.max_tokens, begun)
     say("tokenizing")
     frame = begun.tokenizer.encode("")
     train, validation = (

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from model_core.checkpoints.save import save
 from model_core.checkpoints.sources import UNKNOWN_LICENCE
@@ -13,6 +13,8 @@ from model_core.training.run_folder import RunFolder
 from model_core.training.runs import Run
 from model_core.training.starting_point import Start
 from model_core.training.tables import Table
+
+LONGEST_BLOCK: Final = 1_024
 
 Say: TypeAlias = Callable[[str], None]
 """Told what is being done before training."""
@@ -67,6 +69,12 @@ def write_checkpoint(start: Start, folder: Path) -> None:
             f"---\nlicense: {start.licence}\n---\n\nTrained further; the licence is that of what "
         )
         (folder / "README.md").write_text(card + "it started from.\n", encoding="utf-8")
+
+
+def tokens_of_block(asked: int | None, start: Start) -> int:
+    """How many tokens a packed block has: as many as the run says, or the model has positions, but
+    then a thousand at most, since every block is that long."""
+    return tokens_allowed(asked or min(LONGEST_BLOCK, start.max_tokens), start)
 
 
 def tokens_allowed(asked: int | None, start: Start) -> int:

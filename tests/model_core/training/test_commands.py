@@ -81,7 +81,7 @@ def test_a_run_goes_on_by_its_own_file(config: Path):
         (("--set", "training.device=warp"), "training.device is 'warp'"),
         (("--set", "model.architecture.model_type=rnn"), "model type 'rnn' is not supported"),
         (("--set", "model.architecture.hiden=3"), r"not supported: \['hiden'\]"),
-        (("--set", "model.architecture.vocab_size=9"), "vocab_size is 9, but the tokenizer has"),
+        (("--set", "model.architecture.vocab_size=9"), "vocab_size of 9, but the tokenizer has"),
     ],
 )
 def test_what_is_wrong_is_said_and_ends_with_status_1(
