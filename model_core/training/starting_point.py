@@ -226,12 +226,16 @@ def initialize(module: nn.Module, seed: int, besides: frozenset[int] | set[int] 
     names = list(named)
     layers = sum(name.endswith(".feed_forward") for name, _ in names)
     for name, part in names:
-        if not isinstance(part, nn.Linear | nn.Embedding) or id(part.weight) in done:
+        if not isinstance(part, nn.Linear | nn.Embedding):
             continue
-        done.add(id(part.weight))
-        width = part.weight.shape[1]
         is_exit = name.endswith(("attention.output", "feed_forward.down"))
         scale = (2 * layers) ** -0.5 if is_exit and layers else 1.0
-        part.weight.normal_(0.0, (2 / (5 * width)) ** 0.5 * scale, generator=generator)
-        if isinstance(part, nn.Linear) and part.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            part.bias.zero_()
+        for own in part.parameters(recurse=False):
+            # A tied matrix has been drawn already; the bias beside it hasn't.
+            if id(own) in done:
+                continue
+            done.add(id(own))
+            if own.dim() == 1:
+                own.zero_()
+            else:
+                own.normal_(0.0, (2 / (5 * own.shape[1])) ** 0.5 * scale, generator=generator)

@@ -19,7 +19,11 @@ from model_core.training.errors import TrainingError
 
 
 class VocabularyKind(StrEnum):
-    """How text is cut into tokens."""
+    """How text is cut into tokens.
+
+    The library breaks ties by chance in word pieces and Unigram: two runs learn vocabularies that
+    differ a little. A run that goes on keeps its own.
+    """
 
     BPE = "bpe"  # byte-level: any text, no unknown token (Radford et al. 2019)
     WORD_PIECE = "wordpiece"  # BERT's (Devlin et al. 2018)

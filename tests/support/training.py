@@ -163,6 +163,18 @@ def embed_settings(data: Path, **training: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def masked_settings(texts: Path, **training: Any) -> dict[str, Any]:
+    """A run of seconds over `write_sentences`."""
+    return {
+        "model": {"architecture": TINY_BERT},
+        "data": {"train": str(texts), "max_tokens": 18},
+        "tokenizer": {"vocab_size": 200},
+        "optimizer": {"learning_rate": 1e-2},
+        "schedule": {"warmup_steps": 10},
+        "training": {"steps": 120, "batch_size": 16, "evaluate_every": 60, **training},
+    }
+
+
 def stop_after(calls: int) -> Callable[[], bool]:
     """Says to stop when it is asked for the `calls`-th time."""
     asked = 0

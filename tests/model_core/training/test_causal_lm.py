@@ -1,5 +1,6 @@
 """A model that continues texts learns what they are like, from scratch or from a checkpoint."""
 
+import random
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,12 @@ import pytest
 from model_core.training.baselines import unigram_entropy
 from model_core.training.errors import TrainingError
 from model_core.training.parts import cut_blocks, end_of_training
-from model_core.training.vocabulary import VocabularyKind
+from model_core.training.vocabulary import (
+    TRANSLATING,
+    VocabularyKind,
+    VocabularyRecipe,
+    learn_vocabulary,
+)
 from tests.support.training import TINY_LLAMA, go, with_settings, write_sentences
 
 
@@ -57,6 +63,16 @@ def test_every_kind_of_vocabulary_can_be_learned_and_is_saved_with_the_model(
     assert {path.name for path in (tmp_path / "run" / "best").iterdir()} == {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [VocabularyKind.BPE, VocabularyKind.WORDS])
+def test_these_vocabularies_are_the_same_each_time(kind: VocabularyKind):
+    draw = random.Random(0)
+    texts = ["".join(draw.choices("abcdé ", k=40)) for _ in range(200)]
+    learned = {
+        learn_vocabulary(VocabularyRecipe(kind, 400), texts, TRANSLATING).to_str() for _ in range(5)
+    }
+    assert len(learned) == 1
 
 
 def test_too_little_text_is_refused_with_the_count(tmp_path: Path):

@@ -1,5 +1,6 @@
 """A run that goes on is the run that wasn't stopped, and a lost cause is said to be one."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,16 @@ from model_core.training.runs import CausalLM, Run
 from tests.support.training import (
     TINY_LLAMA,
     Nobody,
+    classify_settings,
+    embed_settings,
     go,
+    masked_settings,
+    seq2seq_settings,
     stop_after,
     with_settings,
+    write_labelled,
+    write_matches,
+    write_pairs,
     write_sentences,
 )
 
@@ -70,6 +78,33 @@ def test_a_run_that_was_stopped_and_goes_on_is_the_one_that_was_not(tmp_path: Pa
     assert resumed.story.step == 12
     assert [s.loss for s in resumed.story.steps] == [s.loss for s in whole.story.steps]
     assert resumed.story.measurements == whole.story.measurements
+    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "write", "settings"),
+    [
+        ("masked_lm", write_sentences, masked_settings),
+        ("seq2seq", write_pairs, seq2seq_settings),
+        ("classify", write_labelled, classify_settings),
+        ("embed", write_matches, embed_settings),
+    ],
+)
+def test_so_is_a_run_of_every_recipe(
+    tmp_path: Path,
+    recipe: str,
+    write: Callable[[Path], Path],
+    settings: Callable[..., dict[str, Any]],
+):
+    data = write(tmp_path / "data.jsonl")
+    values = settings(data, steps=7, evaluate_every=4, dropout=0.1)
+    # A vocabulary that is the same each time it is learned.
+    values["tokenizer"] = {"pattern": r"\w", **values["tokenizer"], "kind": "words"}
+    whole = go(recipe, values, tmp_path / "whole")
+    go(recipe, values, tmp_path / "cut", is_stopping=stop_after(3))
+    resumed = go(recipe, values, tmp_path / "cut", resume=True)
+    assert [s.loss for s in resumed.story.steps] == [s.loss for s in whole.story.steps]
+    assert resumed.figures == whole.figures
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
 
 

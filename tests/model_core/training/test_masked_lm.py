@@ -1,14 +1,13 @@
 """Hidden tokens: which are, what stands in their place, and that a model learns to tell them."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from model_core.training.errors import TrainingError
 from model_core.training.recipes.masked_lm import NOT_ASKED, Masking, continuing
-from tests.support.training import TINY_BERT, go, with_settings, write_sentences
+from tests.support.training import go, masked_settings, with_settings, write_sentences
 
 MASK, VOCAB = 4, 100
 
@@ -62,23 +61,12 @@ def test_pieces_that_go_on_with_a_word_are_told_by_the_vocabularys_own_marks():
     assert continuing([" play", "ing", " the"]) == [False, True, False]
 
 
-def settings_of(texts: Path, **training: Any) -> dict[str, Any]:
-    return {
-        "model": {"architecture": TINY_BERT},
-        "data": {"train": str(texts), "max_tokens": 18},
-        "tokenizer": {"vocab_size": 200},
-        "optimizer": {"learning_rate": 1e-2},
-        "schedule": {"warmup_steps": 10},
-        "training": {"steps": 120, "batch_size": 16, "evaluate_every": 60, **training},
-    }
-
-
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_a_model_from_scratch_tells_hidden_tokens_better_than_their_frequency(
     tmp_path: Path, whole_words: bool
 ):
     texts = write_sentences(tmp_path / "texts.jsonl")
-    settings = with_settings(settings_of(texts), whole_words=whole_words)
+    settings = with_settings(masked_settings(texts), whole_words=whole_words)
     outcome = go("masked_lm", settings, tmp_path / "run")
     assert outcome.figures["loss"] < 0.6 * outcome.prepared.baseline["loss"]
     assert outcome.figures["accuracy"] > 0.4
@@ -86,10 +74,10 @@ def test_a_model_from_scratch_tells_hidden_tokens_better_than_their_frequency(
 
 def test_a_vocabulary_without_a_mask_is_refused(tmp_path: Path):
     texts = write_sentences(tmp_path / "texts.jsonl")
-    go("masked_lm", settings_of(texts, steps=1), tmp_path / "first")
+    go("masked_lm", masked_settings(texts, steps=1), tmp_path / "first")
     config = tmp_path / "first" / "best" / "tokenizer_config.json"
     config.write_text(config.read_text().replace("mask_token", "other_token"))
-    settings = settings_of(texts)
+    settings = masked_settings(texts)
     settings["model"] = {"source": str(tmp_path / "first" / "best")}
     with pytest.raises(TrainingError, match="no mask token"):
         go("masked_lm", settings, tmp_path / "second")
