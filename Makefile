@@ -48,12 +48,12 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.test: $(VENV)/.serve
 	@echo "Installing what the tests need …"
-	@$(PIP) -e '.[export,test,load]'
+	@$(PIP) -e '.[export,test,load,train]'
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test
 	@echo "Installing what the checks need …"
-	@$(PIP) -e '.[export,test,load,check]'
+	@$(PIP) -e '.[export,test,load,train,check]'
 	@touch $@
 
 setup: $(VENV)/.serve

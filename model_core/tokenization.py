@@ -294,6 +294,11 @@ class Tokenizer:
         """Whether a token is a control token, with no text of its own in an answer."""
         return token_id in self._special_ids
 
+    def role_id(self, role: str) -> int | None:
+        """The token of a role as the ecosystem names it ("mask", "sep"), if there is one."""
+        text = self._vocabulary.special.texts.get(f"{role}_token")
+        return None if text is None else self._backend.token_to_id(text)
+
     def render_chat(
         self,
         messages: Sequence[Mapping[str, object]],

@@ -139,17 +139,24 @@ def build(
 ) -> TransformerWithHeads:
     """The modules without values: on the meta device, so that nothing is initialised in vain."""
     with torch.device("meta"):
-        transformer = Transformer(config, attend)
-        available = description.family.heads
-        unknown = set(heads) - set(available)
-        if unknown:
-            raise CheckpointError(
-                f"{description.family.names[0]} has no head {sorted(unknown)}; "
-                f"it has: {', '.join(available)}"
-            )
-        labels = len(description.labels)
-        built = {name: available[name].build(transformer, labels) for name in heads}
-        return TransformerWithHeads(transformer, built)
+        return assemble(config, description, attend, heads)
+
+
+def assemble(
+    config: TransformerConfig, description: Description, attend: Attend, heads: Sequence[str]
+) -> TransformerWithHeads:
+    """The modules with PyTorch's first values; raises `CheckpointError` for unknown heads."""
+    available = description.family.heads
+    unknown = set(heads) - set(available)
+    if unknown:
+        raise CheckpointError(
+            f"{description.family.names[0]} has no head {sorted(unknown)}; "
+            f"it has: {', '.join(available)}"
+        )
+    transformer = Transformer(config, attend)
+    labels = len(description.labels)
+    built = {name: available[name].build(transformer, labels) for name in heads}
+    return TransformerWithHeads(transformer, built)
 
 
 def fill(

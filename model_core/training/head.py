@@ -217,5 +217,5 @@ def predict(head: Classifier, vectors_NE: Tensor) -> Tensor:
 def divide(head: Classifier, by: float) -> None:
     """Scale the logits of `head` in place: its answers stay, its confidence changes."""
     with torch.no_grad():
-        head.output.weight.div_(by)
-        head.output.bias.div_(by)
+        for parameter in head.output.parameters():
+            parameter.div_(by)

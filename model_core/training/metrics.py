@@ -1,5 +1,7 @@
 """How good a classifier is: plain functions of what it said and what is true."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,6 +25,15 @@ def macro_f1(predicted_N: Tensor, labels_N: Tensor, classes: int) -> float:
     return f1_by_class(predicted_N, labels_N, classes).nanmean().item()
 
 
+def several_f1(said_NC: Tensor, labels_NC: Tensor) -> tuple[float, float]:
+    """Micro- and macro-F1 of answers that may be several at once (booleans); labels that neither
+    occur nor are said don't count."""
+    hits_C = (said_NC & labels_NC).sum(dim=0)
+    all_C = said_NC.sum(dim=0) + labels_NC.sum(dim=0)
+    micro = 2 * hits_C.sum() / all_C.sum().clamp(min=1)
+    return micro.item(), (2 * hits_C / all_C).nanmean().nan_to_num().item()
+
+
 def expected_calibration_error(probabilities_NC: Tensor, labels_N: Tensor, bins: int = 15) -> float:
     """How far confidence is from accuracy, on average (Guo et al. 2017, equation 3), 0 to 1.
 
@@ -35,14 +46,18 @@ def expected_calibration_error(probabilities_NC: Tensor, labels_N: Tensor, bins:
     return (excess_by_bin.abs().sum() / len(labels_N)).item()
 
 
-def temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits, labels) → a number: the lower, the better do probabilities fit."""
+
+
+def temperature(logits_NC: Tensor, labels: Tensor, loss_of: Loss = F.cross_entropy) -> float:
     """What to divide logits by so that probabilities fit best: least cross-entropy (Guo et al.)."""
     log_temperature = torch.zeros((), requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=50, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(logits_NC / log_temperature.exp(), labels_N)
+        value = loss_of(logits_NC / log_temperature.exp(), labels)
         value.backward()  # pyright: ignore[reportUnknownMemberType]
         return value
 

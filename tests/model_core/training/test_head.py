@@ -159,8 +159,12 @@ def test_the_command_says_what_is_missing(tmp_path: Path):
     assert code == 1
     assert "make setup-tools" in said
     code, said = run_classify("--output", str(tmp_path / "head"), "--data", "wordnet:x")
-    assert code == 2
-    assert "--head-only" in said
+    assert code == 1
+    assert "wordnet:x doesn't exist" in said
+    for more in (("--epochs", "3"), ("--resume",), ("--label-column", "x")):
+        code, said = run_classify(*head, "--data", "wordnet:x", *more)
+        assert code == 2
+        assert "--head-only takes" in said
     assert not (tmp_path / "head").exists()
 
 

@@ -1,0 +1,31 @@
+"""A checkpoint's weights, and the mean of several, which is steadier (Vaswani et al. 2017)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model_core.attention import Fused
+from model_core.checkpoints.load import load
+from model_core.checkpoints.sources import locate
+from model_core.training.run_folder import parameters_of
+
+
+def read_checkpoint(folder: Path, head: str | None) -> Mapping[str, Tensor]:
+    """The parameters of a checkpoint of ours, by our names."""
+    heads = () if head is None else (head,)
+    loaded = load(locate(str(folder), cache=folder), Fused(), heads)
+    return parameters_of(loaded.model)
+
+
+def average_checkpoints(folders: Sequence[Path], head: str | None) -> Mapping[str, Tensor]:
+    """The mean of each parameter of the checkpoints, which have the same shape, by our names.
+
+    One checkpoint is in memory at a time, beside the sums.
+    """
+    sums: dict[str, Tensor] = {}
+    for folder in folders:
+        for name, value in read_checkpoint(folder, head).items():
+            sums[name] = sums[name] + value.double() if name in sums else value.double()
+    return {name: (value / len(folders)).to(torch.float32) for name, value in sums.items()}

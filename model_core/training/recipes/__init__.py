@@ -1,0 +1,1 @@
+"""What can be learned: a file a recipe, each a `Task` for the loop."""
