@@ -17,7 +17,7 @@ from model_core.training.recipes.classify import class_scores
 from model_core.training.recipes.embed import EmbedTask
 from model_core.training.rows import Rows
 from service.app import create_app
-from service.loading import ModelGroup
+from service.living import ModelGroup
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import ServiceSettings
