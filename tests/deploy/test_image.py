@@ -84,3 +84,11 @@ def test_every_step_of_the_dockerfile_is_one_that_exists() -> None:
         if line.endswith("() {")
     }
     assert called == defined - {"install"}
+
+
+def test_haproxy_is_where_the_image_says(image: Path) -> None:
+    for line in DOCKERFILE.read_text().splitlines():
+        name, _, path = line.strip().rstrip(" \\").partition("=")
+        if name in ("RAY_SERVE_HAPROXY_BINARY_PATH", "HAPROXY_BINARY"):
+            there = image / Path(path).relative_to("/opt/anatomy")
+            assert os.access(there, os.X_OK), there

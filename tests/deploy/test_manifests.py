@@ -15,6 +15,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from service.serve_config import arguments
 from service.settings import GRACEFUL_STOP_S, ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,6 +121,7 @@ def test_every_file_is_part_of_an_overlay() -> None:
             *listed.get("components", []),
             *listed.get("configurations", []),
             *(name for generator in generators for name in generator.get("envs", [])),
+            *(patch["path"] for patch in listed.get("patches", []) if "path" in patch),
         ]
         named |= {path} if path.parent in OVERLAYS else set()
         for name in files:
@@ -165,7 +167,7 @@ def test_a_typo_in_the_ray_service_is_refused(
 def test_every_other_object_is_valid(objects: list[dict[str, Any]]) -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
     for item in objects:
-        if item["kind"] != "RayService":
+        if item["kind"] not in ("RayService", "HTTPRoute"):  # not Kubernetes' own
             kubernetes_validate.validate(item, "1.32", strict=True)
 
 
@@ -195,6 +197,64 @@ def test_the_serve_configuration_names_a_builder_that_exists(serve_config: dict[
         assert function in {
             node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
         }
+
+
+def test_every_application_is_a_group_that_the_service_accepts(
+    serve_config: dict[str, Any],
+) -> None:
+    for application in serve_config["applications"]:
+        _, group = arguments(application["args"])
+        assert group.prefix == application["route_prefix"]
+        (deployment,) = application["deployments"]
+        # What the group says of its size isn't said a second time, where it would win.
+        if "group" in application["args"]:
+            assert not deployment.keys() & {"num_replicas", "autoscaling_config"}
+            assert group.resources.num_cpus == 1
+
+
+def test_workers_are_as_many_as_replicas_may_be(
+    ray_service: dict[str, Any], serve_config: dict[str, Any]
+) -> None:
+    groups = [arguments(application["args"])[1] for application in serve_config["applications"]]
+    scaled = [group.autoscaling for group in groups if group.autoscaling is not None]
+    cluster = ray_service["spec"]["rayClusterConfig"]
+    (workers,) = cluster["workerGroupSpecs"]
+    assert bool(scaled) == cluster.get("enableInTreeAutoscaling", False)
+    if scaled:
+        assert workers["minReplicas"] == sum(scaling.min for scaling in scaled)
+        assert workers["maxReplicas"] == sum(scaling.max for scaling in scaled)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/chat/completions", "/generators/v1/chat/completions"),
+        ("/v1/completions", "/generators/v1/completions"),
+        ("/v1/embeddings", "/v1/embeddings"),
+        ("/embed", "/embed"),
+        ("/v1/completionsX", "/v1/completionsX"),
+    ],
+)
+def test_one_address_leads_to_both_groups(path: str, sent: str) -> None:
+    (route,) = [
+        item for item in render(KUBERNETES / "overlays" / "split") if item["kind"] == "HTTPRoute"
+    ]
+    assert routed(route, path) == sent
+
+
+def routed(route: dict[str, Any], path: str) -> str:
+    """Where the longest prefix that fits sends a path (Gateway API: by whole path elements)."""
+    found = ("", path)
+    for rule in route["spec"]["rules"]:
+        for match in rule["matches"]:
+            prefix = match["path"]["value"].rstrip("/")
+            if (path + "/").startswith(prefix + "/") and len(prefix) >= len(found[0]):
+                sent = path
+                for each in rule.get("filters", []):
+                    replaced = each["urlRewrite"]["path"]["replacePrefixMatch"]
+                    sent = replaced + path.removeprefix(prefix)
+                found = (prefix, sent)
+    return found[1]
 
 
 def test_head_and_workers_read_the_same_flags(ray_service: dict[str, Any]) -> None:
