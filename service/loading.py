@@ -28,7 +28,7 @@ from model_core.tokenization import Tokenizer
 from service.engines.batcher import Batcher
 from service.engines.constraint import Schemas
 from service.engines.generation import GenerationEngine
-from service.engines.scheduler import Scheduler
+from service.engines.scheduler import LONE_TOKENS, Scheduler
 from service.engines.slots import Slots
 from service.exporting import artifact_of
 from service.inspection.loading import inspected_models
@@ -206,7 +206,12 @@ class Loader:
         tokenizer = Tokenizer.load(artifact.folder)
         engine = GenerationEngine(
             Slots(decoder, settings.slots, sources, settings.prefill_chunk),
-            Scheduler(settings.slots, settings.prefill_chunk, settings.token_budget),
+            Scheduler(
+                settings.slots,
+                settings.prefill_chunk,
+                settings.token_budget,
+                lone_chunks=max(1, LONE_TOKENS // settings.prefill_chunk),
+            ),
             tokenizer,
             ModelObserver(self.metrics, manifest.name),
             max_waiting=settings.max_queue_requests,

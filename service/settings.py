@@ -169,11 +169,11 @@ class ServiceSettings(BaseSettings):
         default=2048, ge=16, le=2**20, description="Tokens a slot holds: prompt and continuation."
     )
     prefill_chunk: int = Field(
-        default=64,
+        default=16,
         ge=1,
         le=65536,
-        description="Prompt tokens that run between two decoding steps; prompts that begin alike "
-        "share whole chunks of so many.",
+        description="Prompt tokens that run between two decoding steps, more where nobody decodes; "
+        "prompts that begin alike share whole chunks of so many.",
     )
 
     replicas: int = Field(

@@ -19,6 +19,7 @@ from loadtests.peers.workers.decoder_phases import (
 )
 from loadtests.peers.workers.line_loop import serve_lines
 from model_core.tokenization import Tokenizer
+from service.engines.scheduler import LONE_TOKENS
 from service.engines.slots import Slots
 from service.exporting import artifact_of
 from service.settings import ServiceSettings
@@ -36,7 +37,7 @@ class SlottedDecoder:
         session = Session(artifact.graph, Provider.CPU, threads)
         cached = CachedSession(session, artifact.manifest.cache, MAX_ROWS, MAX_CONTEXT)
         self.slots = Slots(cached, MAX_ROWS)
-        self.chunk = ServiceSettings().prefill_chunk
+        self.chunk = LONE_TOKENS  # as the service reads a prompt while nobody decodes
 
     def prefill(self, prompts: Prompts) -> list[int]:
         """Run the prompts; the token that follows each."""

@@ -48,8 +48,11 @@ class Prefixes:
 
     def wrote(self, row: int, start: int, token_ids: Sequence[int]) -> None:
         """Prefill put `token_ids` behind the first `start` tokens of a row."""
-        if len(token_ids) == self.size and start == self.tokens(row):
-            self._blocks[row].append(tuple(token_ids))
+        size = self.size
+        if size and len(token_ids) % size == 0 and start == self.tokens(row):
+            self._blocks[row] += (
+                tuple(token_ids[at : at + size]) for at in range(0, len(token_ids), size)
+            )
 
     def forget(self, row: int) -> None:
         """Nothing of a row can be taken again."""

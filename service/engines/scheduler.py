@@ -3,6 +3,9 @@
 from bisect import insort
 from dataclasses import dataclass, field
 
+LONE_TOKENS = 256
+"""How many tokens of a prompt run at once while nobody decodes: more gain nothing."""
+
 
 @dataclass(eq=False, slots=True)
 class Sequence:
@@ -54,13 +57,15 @@ class Scheduler:
     A waiting sequence takes the lowest free slots, so that the rows in use stay dense and bind as
     one view; one that needs more than are free is waited for, so that narrow ones don't pass it
     for ever. Between two decoding steps at most `source_tokens` of sources are encoded and one
-    chunk of prefill runs, so that neither stalls the streams that run; chunk borders depend on the
-    prompt alone.
+    chunk of prefill runs, so that neither stalls the streams that run; while nobody decodes,
+    `lone_chunks` of them at once. Borders lie at whole chunks from a prompt's beginning on, and
+    its tail runs by itself: a chunk more or less in one run changes no bit of what it writes.
     """
 
     slots: int
     chunk_tokens: int
     source_tokens: int = 512
+    lone_chunks: int = 1
     waiting: list[Sequence] = field(default_factory=list["Sequence"])
     running: dict[int, Sequence] = field(default_factory=dict[int, Sequence])
 
@@ -116,13 +121,22 @@ class Scheduler:
         return chosen
 
     def next_chunk(self) -> Chunk | None:
-        """The next chunk of the sequence that was admitted first among those in prefill."""
+        """The next chunk of the sequence that was admitted first among those in prefill; several
+        in one where nobody decodes meanwhile.
+        """
         for sequence in self.admitted:
             if sequence.in_prefill:
-                most = min(self.chunk_tokens, sequence.chunk_tokens or self.chunk_tokens)
-                stop = min(sequence.cached + most, sequence.prompt_tokens)
-                return Chunk(sequence, sequence.cached, stop)
+                return Chunk(sequence, sequence.cached, self._stop_of(sequence))
         return None
+
+    def _stop_of(self, sequence: Sequence) -> int:
+        size, end = self.chunk_tokens, sequence.prompt_tokens
+        if sequence.chunk_tokens is not None:
+            return min(sequence.cached + min(size, sequence.chunk_tokens), end)
+        at_once = size if self.decoding() else size * self.lone_chunks
+        # What is left behind the last whole chunk runs by itself, whoever else is there.
+        whole = end - end % size
+        return end if sequence.cached >= whole else min(sequence.cached + at_once, whole)
 
     def decoding(self) -> list[Sequence]:
         """The sequences that get a token in the next step, the first admitted first."""

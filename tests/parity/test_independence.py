@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from export.session import CachedSession, Provider, Session, usable_cores
 from model_core.tokenization import Tokenizer
 from service.engines.generation import GenerationEngine
 from service.engines.pooling import pack
-from service.engines.scheduler import Scheduler
+from service.engines.scheduler import LONE_TOKENS, Scheduler
 from service.engines.slots import Slots
 from service.messages import Sampling
 from tests.support.texts import prose
@@ -87,10 +88,40 @@ def generator(request: pytest.FixtureRequest) -> Iterator[tuple[GenerationEngine
     slots = Slots(CachedSession(session, layout, WIDEST, CAPACITY), WIDEST, block=CHUNK)
     tokenizer = Tokenizer.load(artifact.folder)
     engine = GenerationEngine(
-        slots, Scheduler(WIDEST, CHUNK), tokenizer, Unheard(), max_waiting=64, name="independence"
+        slots,
+        Scheduler(WIDEST, CHUNK, lone_chunks=4),
+        tokenizer,
+        Unheard(),
+        max_waiting=64,
+        name="independence",
     )
     yield engine, tokenizer
     engine.close()
+
+
+@pytest.mark.parametrize("fixture", ["smollm2_artifact", "smollm2_fp32_artifact"])
+def test_how_many_chunks_run_at_once_changes_no_bit_of_what_they_write(
+    fixture: str, request: pytest.FixtureRequest
+) -> None:
+    artifact: Artifact = request.getfixturevalue(fixture)
+    layout = artifact.manifest.cache
+    assert layout is not None
+    prompt = Tokenizer.load(artifact.folder).encode(" ".join(map(str, range(400))))[:592]
+    cached = CachedSession(Session(artifact.graph, Provider.CPU, usable_cores()), layout, 1, 1024)
+    slots = Slots(cached, 1)
+
+    def written(size: int) -> list[NDArray[Any]]:
+        slots.clear(0)
+        last: NDArray[np.float32] | None = None
+        for start in range(0, len(prompt), size):
+            last = slots.prefill(0, prompt[start : start + size], wants_logits=True)
+        assert last is not None
+        return [last, *(rows[0, :, : len(prompt)].copy() for rows in cached.pool.values())]
+
+    expected = written(16)
+    for size in (48, 64, LONE_TOKENS):
+        for found, wanted in zip(written(size), expected, strict=True):
+            assert np.array_equal(found, wanted)
 
 
 class Unheard:

@@ -93,6 +93,28 @@ def test_chunk_borders_depend_on_the_prompt_alone_and_one_token_left_is_decoded(
     assert scheduler.decoding() == [first, second]
 
 
+def test_a_prompt_is_read_faster_while_nobody_decodes_and_its_tail_runs_by_itself() -> None:
+    scheduler = Scheduler(slots=2, chunk_tokens=4, lone_chunks=3)
+    prompt, running = Sequence(22), Sequence(1)
+    scheduler.add(prompt)
+    scheduler.admit()
+
+    def stop() -> int:
+        chunk = scheduler.next_chunk()
+        assert chunk is not None
+        assert chunk.start == prompt.cached
+        prompt.cached = chunk.stop
+        return chunk.stop
+
+    assert stop() == 12
+    scheduler.add(running)
+    scheduler.admit()
+    assert stop() == 16
+    scheduler.remove(running)
+    assert [stop(), stop()] == [20, 22]
+    assert scheduler.next_chunk() is None
+
+
 def test_a_sequence_that_waits_can_be_removed_and_removing_twice_is_harmless() -> None:
     scheduler = Scheduler(slots=1, chunk_tokens=4)
     running, waiting = Sequence(1), Sequence(1)
