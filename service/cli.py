@@ -28,9 +28,9 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "serve": Command("service.commands", "Serve models over HTTP, behind Ray Serve."),
-    "embed": Command("service.commands", "Texts to vectors, a line each."),
-    "classify": Command("service.commands", "Texts to labels, a line each."),
-    "generate": Command("service.commands", "Prompts to continuations, a line each."),
+    "embed": Command("service.offline_commands", "Texts to vectors, a line each."),
+    "classify": Command("service.offline_commands", "Texts to labels, a line each."),
+    "generate": Command("service.offline_commands", "Prompts to continuations, a line each."),
     "inspect": Command(
         "service.inspection.commands", "What goes on inside a model.", among_others=False
     ),

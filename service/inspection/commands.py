@@ -10,7 +10,7 @@ from rich.console import Console
 from export.artifact import Artifact
 from export.catalogue import is_embedded, trunk_of
 from export.session import find_hardware
-from service.commands import Model, PrecisionOption, expected_errors, make_settings
+from service.commands import PrecisionOption, expected_errors, make_settings
 from service.exporting import artifact_of
 from service.inspection.encoding import as_json
 from service.inspection.inquiry import Inquiry, Part
@@ -19,6 +19,7 @@ from service.inspection.model import InspectedModel
 from service.inspection.panels import CAUTION, findings, grid, page, panels_of, save_png
 from service.inspection.sequences import TextLimits
 from service.messages import Task
+from service.offline_commands import Model
 from service.settings import ServiceSettings
 
 MOST_NUMBERS = 2**24

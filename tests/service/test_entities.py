@@ -26,10 +26,10 @@ from model_core.tokenization import Span, Tokenizer
 from service import entities
 from service.app import create_app
 from service.client import AsyncClient, Entity
-from service.commands import app
 from service.entities import Aggregation, entities_of
 from service.living import ModelGroup
 from service.metrics import Metrics
+from service.offline_commands import app
 from service.registry import Registry
 from service.settings import ServiceSettings
 from tests.support.checkpoints import draw_widely, tiny_bert_config
