@@ -4,6 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.settings import ServiceSettings
+from service.settings_page import page
+from tests.support.documents import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +58,9 @@ def test_the_cache_follows_the_desktop_convention(monkeypatch: pytest.MonkeyPatc
 def test_every_setting_is_described() -> None:
     for name, field in ServiceSettings.model_fields.items():
         assert field.description, name
+
+
+def test_the_reference_page_has_every_setting_as_it_is() -> None:
+    made = "`python -m service.settings_page > docs/settings.md` makes it again"
+    assert (ROOT / "docs" / "settings.md").read_text() == page(), made
+    assert all(f"ANATOMY_{name.upper()}" in page() for name in ServiceSettings.model_fields)
