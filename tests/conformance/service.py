@@ -4,7 +4,6 @@ It wants a key, runs two generations at a time and lets none wait, so that each 
 and 429.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,14 +94,5 @@ def started(models: Sequence[str], folder: Path) -> Iterator[Service]:
     keys = folder / "keys.txt"
     keys.write_text(f"conformance {sha256(KEY.encode()).hexdigest()}\n")
     settings = SETTINGS | {"ANATOMY_API_KEYS_FILE": str(keys)}
-    kept = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        with serve([*models, "--plain"], log=folder / "service.log") as running:
-            yield Service(running.url)
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with serve([*models, "--plain"], log=folder / "service.log", settings=settings) as running:
+        yield Service(running.url)
