@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import threading
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from export.artifact import ENCODER_GRAPH, GRAPH
+from service import living
 from service.app import create_app
 from service.errors import Conflict, UnusableModel
 from service.living import ModelGroup
@@ -191,9 +193,17 @@ async def test_what_was_staged_and_discarded_is_gone(folder: Path) -> None:
         assert names(group) == ["tiny", "other"]
 
 
-async def test_a_change_that_is_given_up_while_it_loads_leaves_nothing(folder: Path) -> None:
+async def test_a_change_that_is_given_up_while_it_loads_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running(folder) as group:
-        first = group.wanted
+        first, may_go_on, load = group.wanted, threading.Event(), living.load
+
+        def held_up(*arguments: Any) -> Any:
+            may_go_on.wait(1)  # long enough to be seen
+            return load(*arguments)
+
+        monkeypatch.setattr(living, "load", held_up)
         staging = asyncio.create_task(group.stage(first, (*first, another(folder)), "one"))
         await until(lambda: bool(group.registry.loading), "the model is being loaded")
         await group.discard("one")
@@ -204,6 +214,7 @@ async def test_a_change_that_is_given_up_while_it_loads_leaves_nothing(folder: P
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
+        may_go_on.set()
         assert names(group) == ["tiny"]
         await group.change(first, (*first, another(folder)))
         assert names(group) == ["tiny", "other"]
