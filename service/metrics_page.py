@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Iterator
 
-from service.metrics import LATENCY_BUCKETS_S, SAMPLED_EVERY_S, TABLE, Across, Kind, Metric
+from service.metrics import SAMPLED_EVERY_S
+from service.metrics_table import LATENCY_BUCKETS_S, TABLE, Across, Kind, Metric
 
 BEGIN = """\
 # Metrics
 
 `GET /metrics` has them in Prometheus' text format. This page is made of the table in \
-`service/metrics.py` by `python -m service.metrics_page > docs/metrics.md`; a test holds the two \
+`service/metrics_table.py` by `python -m service.metrics_page > docs/metrics.md`; a test holds the two \
 together.
 
 Names that begin with `te_` or `vllm:` mean what they mean to text-embeddings-inference and vLLM, \

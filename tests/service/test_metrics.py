@@ -4,8 +4,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.messages import FinishReason
-from service.metrics import LATENCY_BUCKETS_S, ROWS, Kind, Metrics
+from service.metrics import Metrics
 from service.metrics_page import page
+from service.metrics_table import LATENCY_BUCKETS_S, ROWS, Kind
 
 DOCS = Path(__file__).parents[2] / "docs"
 
