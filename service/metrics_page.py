@@ -10,8 +10,8 @@ BEGIN = """\
 # Metrics
 
 `GET /metrics` has them in Prometheus' text format. This page is made of the table in \
-`service/metrics_table.py` by `python -m service.metrics_page > docs/metrics.md`; a test holds the two \
-together.
+`service/metrics_table.py` by `python -m service.metrics_page > docs/metrics.md`; a test holds \
+the two together.
 
 Names that begin with `te_` or `vllm:` mean what they mean to text-embeddings-inference and vLLM, \
 so that their dashboards work. Labels are route templates, names of served models and of API keys, \

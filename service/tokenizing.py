@@ -6,16 +6,24 @@ to the dialect.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias, TypeGuard
 
-from model_core.tokenization import ChatTemplateError, Pair, Span, TokenizationError, Tokenizer
+from model_core.tokenization import ChatTemplateError, Pair, Span, TokenizationError
 from service.chunks import Chunked, chunked, parts_of
 from service.errors import InvalidRequest, TooManyTokens
+from service.items import (
+    TextInput,
+    byte_count,
+    fitted,
+    is_ids,
+    is_texts,
+    lists_of_ids,
+    require_known_ids,
+    require_length,
+    shortened,
+)
 from service.messages import Inputs, ServedModel, TokenIds, Truncation
 from service.offload import Offload
 from service.spans import SpannedTexts, cut_spans, moved
-
-TextInput: TypeAlias = str | list[str] | list[int] | list[list[int]]
 
 # About what a template writes around a message: without it a hundred thousand empty messages
 # would count as nothing.
@@ -62,7 +70,7 @@ class Tokenizing:
         `input[3]`.
         """
         prompt = model.card.prompt if prompt is None else prompt
-        is_single = isinstance(value, str) or _is_ids(value)
+        is_single = isinstance(value, str) or is_ids(value)
         count = 1 if is_single else len(value)
         self.require_count(count, field=field)
         fields = [field] if is_single else [f"{field}[{item}]" for item in range(count)]
@@ -70,11 +78,11 @@ class Tokenizing:
             return await self.texts(
                 model, [value], fields=fields, truncation=truncation, prompt=prompt
             )
-        if _is_texts(value):
+        if is_texts(value):
             return await self.texts(
                 model, value, fields=fields, truncation=truncation, prompt=prompt
             )
-        encoded = _copy_ids(value)
+        encoded = lists_of_ids(value)
         for ids, name in zip(encoded, fields, strict=True):
             require_known_ids(ids, model.tokenizer, field=name)
         return fitted(encoded, model, fields, truncation)
@@ -229,7 +237,7 @@ class Tokenizing:
         Neighbours share `overlap` tokens; each has the model's special tokens, and its prompt.
         Raises as `inputs` does, and for more windows or tokens than a request may have.
         """
-        is_single = isinstance(value, str) or _is_ids(value)
+        is_single = isinstance(value, str) or is_ids(value)
         items: Sequence[str | TokenIds] = [value] if is_single else value  # pyright: ignore[reportAssignmentType]
         self.require_count(len(items), field=field)
         fields = [field] if is_single else [f"{field}[{place}]" for place in range(len(items))]
@@ -360,75 +368,3 @@ class Tokenizing:
                 f"and a text of more than {limit} bytes is not read",
                 field=field,
             )
-
-
-def shortened(text: str, bytes_: int, truncation: Truncation) -> str:
-    """What is read of a text of which an end may be dropped: at most so many bytes."""
-    if byte_count(text) <= bytes_:
-        return text
-    raw = text.encode()
-    kept = raw[:bytes_] if truncation is Truncation.RIGHT else raw[-bytes_:]
-    return kept.decode(errors="ignore")  # half a character at the cut
-
-
-def fitted(
-    encoded: Sequence[TokenIds], model: ServedModel, fields: Sequence[str], truncation: Truncation
-) -> Inputs:
-    """Items no longer than the model takes: cut as `truncation` says, or refused by name."""
-    if truncation is Truncation.ERROR:
-        for ids, field in zip(encoded, fields, strict=True):
-            require_length(ids, model, field=field)
-        return Inputs.whole(encoded, fields)
-    for ids, field in zip(encoded, fields, strict=True):
-        require_some(ids, field=field)
-    limit, is_left = model.card.max_input_tokens, truncation is Truncation.LEFT
-    cut = [model.tokenizer.cut(ids, limit, left=is_left) for ids in encoded]
-    dropped = [len(a) - len(b) for a, b in zip(encoded, cut, strict=True)]
-    return Inputs(cut, dropped, names=fields)
-
-
-def byte_count(text: str) -> int:
-    """Bytes of `text` in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
-
-
-def require_known_ids(ids: Sequence[int], tokenizer: Tokenizer, *, field: str) -> None:
-    """Raises `InvalidRequest`, naming the first id that is outside the vocabulary."""
-    for position, token_id in enumerate(ids):
-        if not 0 <= token_id < tokenizer.vocab_size:
-            raise InvalidRequest(
-                f"{field}[{position}]: token id {token_id} is outside this model's vocabulary; "
-                f"0 to {tokenizer.vocab_size - 1} are accepted",
-                field=f"{field}[{position}]",
-            )
-
-
-def require_length(ids: Sequence[int], model: ServedModel, *, field: str) -> None:
-    """Raises unless there are 1 to `card.max_input_tokens` ids; the message has both counts."""
-    require_some(ids, field=field)
-    if len(ids) > model.card.max_input_tokens:
-        raise TooManyTokens(
-            f"{field} has {len(ids)} tokens; model {model.card.name!r} takes at most "
-            f"{model.card.max_input_tokens}",
-            field=field,
-        )
-
-
-def require_some(ids: Sequence[int], *, field: str) -> None:
-    """Raises unless there is one."""
-    if not ids:
-        raise InvalidRequest(f"{field} is empty; it needs a token at least", field=field)
-
-
-def _is_texts(value: list[str] | list[int] | list[list[int]]) -> TypeGuard[list[str]]:
-    return bool(value) and isinstance(value[0], str)
-
-
-def _is_ids(value: TextInput) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], int)
-
-
-def _copy_ids(value: list[str] | list[int] | list[list[int]]) -> list[TokenIds]:
-    if _is_ids(value):
-        return [value]
-    return [item for item in value if isinstance(item, list)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeGuard
+from typing import Annotated, Any
 
 import numpy as np
 import orjson
@@ -28,6 +28,7 @@ from service.api.tagging import Tagging, Wanted
 from service.engines.pooling import ranked, softmax, unit
 from service.entities import Aggregation
 from service.errors import InvalidRequest
+from service.items import is_texts
 from service.messages import Floats, Inputs, Task
 from service.offload import Offload
 from service.registry import Registry
@@ -263,11 +264,6 @@ def refuse(body: ClassifyBody, fields: Mapping[str, str]) -> None:
     for name, why in fields.items():
         if getattr(body, name) is not None:
             raise InvalidRequest(f"{name} {why}; leave it out", field=name)
-
-
-def is_texts(items: Sequence[object]) -> TypeGuard[Sequence[str]]:
-    """Whether all are texts."""
-    return all(isinstance(item, str) for item in items)
 
 
 def result(

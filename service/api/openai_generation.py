@@ -17,6 +17,7 @@ from service.api.responses import json_response
 from service.api.streaming import EventStream, Generations, event
 from service.api.tools import CallingChoice, Tools, bytes_of_tools, message_of, tools_of
 from service.errors import InvalidRequest
+from service.items import TextInput
 from service.messages import (
     Followed,
     GenerationChunk,
@@ -27,7 +28,7 @@ from service.messages import (
 )
 from service.offload import Offload
 from service.registry import Registry
-from service.tokenizing import TextInput, Tokenizing
+from service.tokenizing import Tokenizing
 from service.tool_calls import Grammar
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}

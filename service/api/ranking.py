@@ -22,10 +22,11 @@ from service.api.openai_types import STOP_AT_FIRST, TRUNCATION, Cutting, ModelNa
 from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, told, usage
 from service.engines.pooling import ranked, unit
 from service.errors import InvalidRequest
+from service.items import byte_count
 from service.messages import ClassificationModel, EmbeddingModel, Floats, Truncation
 from service.offload import Offload
 from service.registry import Registry
-from service.tokenizing import Tokenizing, byte_count
+from service.tokenizing import Tokenizing
 
 
 class ScoredBy(StrEnum):

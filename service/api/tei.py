@@ -19,6 +19,7 @@ from service.api.exchange import Dialect, Exchange, answered, exchange_of
 from service.api.ranking import Comparing, Names
 from service.api.responses import BYTES_PER_NUMBER, json_response, require_finite, rows_json
 from service.api.tei_headers import compute_headers, note_compute
+from service.api.tei_tokens import TeiTokens, prompt_of
 from service.api.tei_types import (
     DecodeBody,
     EmbedAllBody,
@@ -30,6 +31,7 @@ from service.api.tei_types import (
 )
 from service.engines.pooling import ranked, unit
 from service.errors import InvalidRequest
+from service.items import TextInput, byte_count
 from service.messages import (
     EmbeddingModel,
     Floats,
@@ -41,12 +43,10 @@ from service.messages import (
 )
 from service.offload import Offload
 from service.registry import Registry
-from service.tokenizing import TextInput, Tokenizing, byte_count, require_known_ids
+from service.tokenizing import Tokenizing
 
 MOST_NUMBERS = 2**22
 """Of an answer of `/embed_all`, 50 MB of JSON."""
-MOST_TOKENS = 2**18
-"""Of a request that is only tokenized, or decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class TextEmbeddingsInference:
         one = {"inputs": insects}
         ranked_texts = {"query": "What do insects eat?", "texts": [insects, time_flies]}
         compared = {"inputs": {"source_sentence": time_flies, "sentences": [insects]}}
+        tokens = TeiTokens(self.registry, self.tokenizing, self.offload, self.limits)
         return [
             self._route("/", self.dispatch, any_body, answers.Dispatched, one),
             self._route("/embed", self.embed, EmbedBody, answers.Vectors, one),
@@ -73,11 +74,16 @@ class TextEmbeddingsInference:
             self._route("/rerank", self.rerank, TeiRerankBody, answers.Ranks, ranked_texts),
             self._route("/similarity", self.similarity, SimilarityBody, answers.Cosines, compared),
             self._route(
-                "/tokenize", self.tokenize, TokenizeBody, answers.TokensOfTexts, one, computes=False
+                "/tokenize",
+                tokens.tokenize,
+                TokenizeBody,
+                answers.TokensOfTexts,
+                one,
+                computes=False,
             ),
             self._route(
                 "/decode",
-                self.decode,
+                tokens.decode,
                 DecodeBody,
                 answers.Texts,
                 {"ids": [[101, 102]]},
@@ -261,62 +267,6 @@ class TextEmbeddingsInference:
 
         return await answered(request, run())
 
-    async def tokenize(self, request: Request) -> Response:
-        """`POST /tokenize`: the tokens of each text, with their places in it."""
-        body = await bodies.read(request, TokenizeBody, self.limits)
-        served = self.registry.first()
-        exchange_of(request.scope).model = served.card.name
-        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        prompt = prompt_of(served, body.prompt_name)
-
-        self.tokenizing.require_count(len(texts), field="inputs")
-        # A token has a byte at least.
-        require_at_most(sum(map(byte_count, texts)), "bytes", field="inputs")
-
-        def spans() -> Response:
-            return json_response(
-                [
-                    [
-                        {
-                            "id": span.token_id,
-                            "text": span.text,
-                            "special": span.special,
-                            "start": span.start,
-                            "stop": span.stop,
-                        }
-                        for span in served.tokenizer.spans(
-                            prompt + text, special_tokens=body.add_special_tokens
-                        )
-                    ]
-                    for text in texts
-                ]
-            )
-
-        return await answered(request, self.offload.run(sum(map(byte_count, texts)), spans))
-
-    async def decode(self, request: Request) -> Response:
-        """`POST /decode`: the text of each list of token ids."""
-        body = await bodies.read(request, DecodeBody, self.limits)
-        served = self.registry.first()
-        exchange_of(request.scope).model = served.card.name
-        lists = [ids for ids in body.ids if isinstance(ids, list)]
-        alone = [number for number in body.ids if isinstance(number, int)]
-        fields = [f"ids[{place}]" for place in range(len(lists))] or ["ids"]
-        lists = lists or [alone]
-        self.tokenizing.require_count(len(lists), field="ids")
-        count = sum(map(len, lists))
-        require_at_most(count, "ids", field="ids")
-
-        def decode() -> Response:
-            for ids, name in zip(lists, fields, strict=True):
-                require_known_ids(ids, served.tokenizer, field=name)
-            skip = body.skip_special_tokens
-            return json_response(
-                [served.tokenizer.decode(ids, skip_special_tokens=skip) for ids in lists]
-            )
-
-        return await answered(request, self.offload.run(count * BYTES_PER_NUMBER, decode))
-
     def _embedder(self, request: Request) -> EmbeddingModel:
         model = self.registry.embedding()
         exchange_of(request.scope).model = model.card.name
@@ -402,26 +352,3 @@ def items_of(inputs: str | list[str] | list[list[str]]) -> tuple[list[list[str]]
 def characters_of(items: list[list[str]]) -> int:
     """Of all texts together."""
     return sum(len(text) for item in items for text in item)
-
-
-def require_at_most(count: int, what: str, *, field: str) -> None:
-    """Raises unless a request that only the tokenizer answers may have so many."""
-    if count > MOST_TOKENS:
-        raise InvalidRequest(
-            f"{field} has {count} {what}; at most {MOST_TOKENS} are accepted in one request",
-            field=field,
-        )
-
-
-def prompt_of(model: ServedModel, name: str | None) -> str:
-    """The prompt of that name; the model's own for None. Raises `InvalidRequest`."""
-    card = model.card
-    if name is None:
-        return card.prompt
-    if name not in card.prompts:
-        accepted = ", ".join(sorted(card.prompts)) or "none, the model has no prompts"
-        raise InvalidRequest(
-            f"prompt_name: {name[:60]!r} is not accepted; accepted: {accepted}",
-            field="prompt_name",
-        )
-    return card.prompts[name]

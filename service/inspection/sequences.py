@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from export.artifact import Kind, Manifest
 from model_core.tokenization import Span, TokenizationError, Tokenizer
 from service.errors import InvalidRequest, TooManyTokens
+from service.items import byte_count
 from service.messages import ModelCard, Task
-from service.tokenizing import byte_count
 
 
 @dataclass(frozen=True, slots=True)

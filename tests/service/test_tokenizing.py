@@ -6,8 +6,9 @@ import pytest
 
 from model_core.tokenization import TokenizationError, Tokenizer
 from service.errors import InvalidRequest, TooManyTokens
+from service.items import TextInput
 from service.offload import Offload
-from service.tokenizing import TextInput, Tokenizing
+from service.tokenizing import Tokenizing
 from tests.support.fakes import BEGIN_ID, FakeEmbeddingModel, FakeTokenizer
 
 
