@@ -27,6 +27,7 @@ from rich.table import Table
 
 from loadtests.service_process import serve
 from loadtests.sse import DONE, EventParser, StreamBroken
+from service.settings import ServiceSettings
 
 PATH = "/v1/completions"
 VOCABULARY = range(100, 40_000)
@@ -51,7 +52,10 @@ class Stream:
 
 
 def measure(
-    chunk: Annotated[list[int], typer.Option(help="Prompt tokens between two steps.")] = [64],  # noqa: B006
+    chunk: Annotated[
+        list[int] | None,
+        typer.Option(help="Prompt tokens between two steps; the service's own default without it."),
+    ] = None,
     streams: Annotated[int, typer.Option(min=1, help="Streams that run.")] = 8,
     tokens: Annotated[int, typer.Option(min=100, max=2000, help="Of a long prompt.")] = 1500,
     prompts: Annotated[int, typer.Option(min=2, help="Long prompts, one after another.")] = 6,
@@ -60,7 +64,7 @@ def measure(
     """Gaps between tokens, alone and beside long prompts, and times to first tokens."""
     found: dict[int, dict[str, float]] = {}
     errors = Console(stderr=True)
-    for size in chunk:
+    for size in chunk or [ServiceSettings().prefill_chunk]:
         errors.print(f"a service with chunks of {size} tokens …")
         with tempfile.TemporaryDirectory() as folder:
             settings = {"ANATOMY_PREFILL_CHUNK": str(size)}

@@ -6,7 +6,7 @@ What the other floors use; reading vocabularies is left to `huggingface_vocabula
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from model_core.chat_template import ChatTemplate, ChatTemplateError
 from model_core.detokenization import DecodeStream, detokenizer_of
 from model_core.gguf_vocabularies import build_gguf_vocabulary
 from model_core.huggingface_vocabularies import read_template, read_vocabulary
+from model_core.token_spans import Span
 from model_core.truncation import Pair, cut, cut_pair, frame_around
 from model_core.vocabularies import (
     Languages,
@@ -39,22 +40,6 @@ TEMPLATE_FILE: Final = "chat_template.jinja"
 
 def _local_now() -> datetime:
     return datetime.now().astimezone()
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A token, what it stands for in its text and where, in characters.
-
-    One that frames the text stands nowhere in it, and has its own name. One that `continues`
-    belongs to the word of the token before it.
-    """
-
-    token_id: int
-    text: str
-    special: bool
-    start: int | None
-    stop: int | None
-    continues: bool = False
 
 
 class Tokenizer:

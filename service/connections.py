@@ -41,6 +41,7 @@ class BoundedHttp(HttpToolsProtocol):
     """Whether a request has begun and its body has not ended."""
     _timer: asyncio.TimerHandle | None = None
 
+    # uvicorn narrows asyncio's own type in the same way.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._end_after(self.head_timeout_s)

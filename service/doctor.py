@@ -10,6 +10,7 @@ import resource
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -190,14 +191,15 @@ def memory(settings: ServiceSettings, hardware: Hardware) -> Iterator[Finding]:
 def disk(settings: ServiceSettings, hardware: Hardware) -> Iterator[Finding]:
     """Whether there is room for artifacts, logs and Ray's shared memory."""
     del hardware
-    places = {"cache folder": settings.cache_folder, "/tmp": Path("/tmp")}  # noqa: S108
+    temporary = Path(tempfile.gettempdir())
+    places = {"cache folder": settings.cache_folder, str(temporary): temporary}
     for what, path in places.items():
         there = next(parent for parent in (path, *path.parents) if parent.exists())
         free = shutil.disk_usage(there).free
         level = Level.WARNING if free < FREE_DISK else Level.FINE
         advice = "an export, or Ray's logs, may find it full" if free < FREE_DISK else ""
         yield Finding(level, f"disk, {what}", f"{free / GIB:.1f} GiB free in {there}", advice)
-    shared = Path("/dev/shm")  # noqa: S108
+    shared = Path("/dev/shm")  # noqa: S108 - looked at, never written to
     if shared.exists():
         free = shutil.disk_usage(shared).free
         enough = free >= FREE_SHARED_MEMORY
