@@ -29,6 +29,10 @@ class Prefixes:
         """How many tokens at the beginning of a row can be taken again."""
         return sum(map(len, self._blocks[row]))
 
+    def tokens_of(self, row: int, prompt: Sequence[int]) -> int:
+        """How many tokens of what `prompt` begins with a row has; the prompt's last isn't one."""
+        return common(self._blocks[row], self._blocks_of(prompt)) * (self.size or 0)
+
     def find(self, prompt: Sequence[int], row: int) -> tuple[int, int]:
         """A row that has most of what `prompt` begins with, and how many tokens that is.
 
@@ -82,10 +86,21 @@ class Prefixes:
         older = [other for other in places if self._wanted[other] < self._wanted[row]]
         return min(older, key=self._wanted.__getitem__, default=None)
 
-    def keep(self, place: int, row: int) -> None:
-        """`place` keeps what `row` begins with."""
-        self._blocks[place] = list(self._blocks[row])
+    def start_keeping(self, place: int, row: int) -> tuple[list[Block], int]:
+        """`place` is to keep what `row` begins with: that, and how many of its tokens it has."""
+        blocks = list(self._blocks[row])
+        done = self.size * common(self._blocks[place], blocks) if self.size else 0
         self._wanted[place] = self._wanted[row]
+        self.keep(place, blocks, done)
+        return blocks, done
+
+    def keep(self, place: int, blocks: Sequence[Block], tokens: int) -> None:
+        """`place` has the first `tokens` of `blocks` by now."""
+        self._blocks[place] = list(blocks[: tokens // self.size if self.size else 0])
+
+    def whole(self, tokens: int) -> int:
+        """As many tokens as whole blocks have of so many; one block at least."""
+        return max(tokens // self.size, 1) * self.size if self.size else 0
 
     def _blocks_of(self, prompt: Sequence[int]) -> list[Block]:
         size = self.size

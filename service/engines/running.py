@@ -32,6 +32,10 @@ from service.messages import (
     TokenLogprob,
 )
 
+MOVED_TOKENS = 64
+"""Tokens of one row that are copied to another between two decoding steps: about as long as a tenth
+of a step, or a whole one where the memory was never touched."""
+
 NOT_FINITE = "the model gave a value that is not finite"
 
 Clock = Callable[[], float]
@@ -112,6 +116,7 @@ class Running:
             self._requests[sequence].times.admitted = now
         self._encode()
         self._prefill()
+        self._slots.settle(self._tokens_to_move())
         self._decode()
 
     def fail_all(self, error: AnatomyError) -> None:
@@ -169,13 +174,19 @@ class Running:
         prompt = () if request.sampling.prompt_logprobs else request.prompt
         request.cached_tokens = sequence.cached = self._slots.begin(sequence.slots, prompt)
         request.rows = [sequence.slots[0]]
-        if request.cached_tokens:
-            self._observer.prefix_hit(request.cached_tokens)
+
+    def _tokens_to_move(self) -> int:
+        return MOVED_TOKENS if self._scheduler.decoding() else self._slots.capacity
 
     def _prefill_chunk(self, request: Request, chunk: Chunk) -> None:
         token_ids = request.prompt[chunk.start : chunk.stop]
         (row,) = request.rows
         if not request.sampling.prompt_logprobs:
+            there = self._slots.recall(row, request.prompt, self._tokens_to_move())
+            if there > chunk.start:
+                request.cached_tokens += there - chunk.start
+                chunk.sequence.cached = there
+                return
             logits = self._slots.prefill(row, token_ids, wants_logits=chunk.completes)
             chunk.sequence.cached = chunk.stop
             if logits is not None:
@@ -269,6 +280,8 @@ class Running:
         logprobs = tuple(step.logprobs[: len(tokens)])
         scored, request.prompt_logprobs = tuple(request.prompt_logprobs), []
         cached, request.cached_tokens = request.cached_tokens, 0
+        if cached:
+            self._observer.prefix_hit(cached)
         chunk = GenerationChunk(text, tuple(tokens), logprobs, reason, scored, cached)
         self._outbox.append((request.stream, chunk))
         if reason is not None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Rows
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.engines.pooling import pack
-from service.engines.prefixes import Prefixes
+from service.engines.prefixes import Block, Prefixes
 from service.messages import Floats, TokenIds
 
 Integers = NDArray[np.int64]
@@ -50,6 +51,21 @@ FIRST = slice(0, 1)
 """The place of a row's first token."""
 
 
+@dataclass(slots=True)
+class Move:
+    """What a row began with before it was taken, on its way to another: `done` of `stop` tokens.
+
+    What is written to the row meanwhile comes behind. All at once would hold up those who decode:
+    1,500 tokens take as long as three of their steps, and where the memory was never touched as
+    twenty.
+    """
+
+    place: int
+    blocks: Rows[Block]
+    done: int
+    stop: int
+
+
 class Slots:
     """Rows of a cache with the tokens that each holds.
 
@@ -75,6 +91,7 @@ class Slots:
         # attended to: with a row of 1,500 tokens among seven of 128 attention takes four times as
         # long.
         self._first: dict[int, Rows[NDArray[Any]]] = {}
+        self._moves: dict[int, Move] = {}
 
     @property
     def capacity(self) -> int:
@@ -84,24 +101,52 @@ class Slots:
     def begin(self, rows: Rows[int], prompt: Rows[int]) -> int:
         """Take `rows`, for a prompt in the first of them; how many of its tokens are there already.
 
-        What they began with is kept in a free row, if it is in no other and was wanted more lately.
-        An empty prompt shares nothing.
+        `recall` has those that other rows hold. What the rows began with is kept in free ones, if
+        it is in no other and was wanted more lately: `settle` sees to it, step by step. An empty
+        prompt shares nothing.
         """
         first, *others = rows
         self._free -= set(rows)
-        source, tokens = self._prefixes.find(prompt, first)
-        if source != first or self._prefixes.tokens(first) > tokens:
+        for row in rows:
+            if row in self._moves:
+                self._move_on(row, self._moves[row].stop)
+            self._stop_moving(row)
+            self._restore(row)
+        source, _ = self._prefixes.find(prompt, first)
+        tokens = self._prefixes.tokens_of(first, prompt)
+        if self._prefixes.tokens(first) > tokens:
             self._set_aside(first, but=source)
-        if source != first:
-            self._keep_in(first, source, tokens)
-        self._prefixes.take(first, source, tokens)
-        self._restore(first)
+        self._prefixes.take(first, first, tokens)
         for row in others:
-            self._set_aside(row, but=first)
-            self._forget(row)
+            self._set_aside(row, but=source)
+            self._prefixes.forget(row)
         self._token_ids[first, :tokens] = prompt[:tokens]
         self._lengths[first] = tokens
         return tokens
+
+    def recall(self, row: int, prompt: Rows[int], limit: int) -> int:
+        """Have a row take more of what its `prompt` begins with from another, about `limit` tokens.
+
+        How many of them it has now. For rows in which nothing else was run since they began.
+        """
+        own = int(self._lengths[row])
+        source, tokens = self._prefixes.find(prompt, row)
+        if source == row or own != self._prefixes.tokens(row):
+            return own
+        tokens = min(tokens, self._prefixes.whole(own + limit))
+        self._about_to_write(row, tokens)
+        self._copy_beginning(source, row, own, tokens)
+        self._restore(row)
+        self._prefixes.take(row, source, tokens)
+        self._token_ids[row, own:tokens] = prompt[own:tokens]
+        self._lengths[row] = tokens
+        return tokens
+
+    def settle(self, limit: int) -> None:
+        """Go on keeping what rows began with that are taken: up to `limit` tokens of one."""
+        for row, move in self._moves.items():
+            self._move_on(row, move.done + limit)
+            break
 
     def clear(self, *rows: int) -> None:
         """Start rows anew; what can be shared of them stays."""
@@ -153,6 +198,7 @@ class Slots:
 
     def _extend(self, row: int, token_ids: Rows[int], index: Rows[int]) -> Floats:
         """Run tokens behind those of `row`; the logits of the places that `index` names."""
+        self._about_to_write(row, int(self._lengths[row]) + len(token_ids))
         self._restore(row)
         logits = self._decoder.step(
             slice(row, row + 1),
@@ -178,6 +224,7 @@ class Slots:
         lengths[index] = self._lengths[index]
         for row in range(bound):
             if lengths[row]:
+                self._about_to_write(row, int(lengths[row]) + 1)
                 self._restore(row)
             elif self._lengths[row]:
                 self._keep_first(row)
@@ -212,25 +259,48 @@ class Slots:
         common = min(length, int(self._lengths[target]))
         differ = self._token_ids[source, :common] != self._token_ids[target, :common]
         start = int(differ.argmax()) if differ.any() else common
+        self._about_to_write(target, length)
         self._decoder.copy(source, target, slice(start, length))
         self._token_ids[target, start:length] = self._token_ids[source, start:length]
         self._lengths[target] = length
 
     def _set_aside(self, row: int, but: int) -> None:
         """Keep what a row begins with in a free one, though not in `but`, if that is worth it."""
-        tokens = self._prefixes.tokens(row)
-        place = self._prefixes.place_aside(row, self._free - {but}) if tokens else None
+        place = self._prefixes.place_aside(row, self._free - {but})
         if place is not None:
-            self._keep_in(place, row, tokens)
-            self._prefixes.keep(place, row)
+            self._stop_moving(place)
+            stop = self._prefixes.tokens(row)
+            self._moves[row] = Move(place, *self._prefixes.start_keeping(place, row), stop)
+            # A row that is bound without being used has its first place written to.
+            self._move_on(row, FIRST.stop)
 
-    def _keep_in(self, row: int, source: int, tokens: int) -> None:
-        """Have a row that nothing runs in keep the first `tokens` of another."""
-        if not tokens:
-            return
-        kept = self._first.get(source)
-        self._first[row] = self._decoder.read(source, FIRST) if kept is None else kept
-        self._decoder.copy(source, row, slice(FIRST.stop, tokens))
+    def _about_to_write(self, row: int, stop: int) -> None:
+        """Keep what stands in a row before its first `stop` places are written to."""
+        if row in self._moves:
+            self._move_on(row, stop)
+
+    def _move_on(self, row: int, stop: int) -> None:
+        move = self._moves[row]
+        stop = min(stop, move.stop)
+        if stop > move.done:
+            self._copy_beginning(row, move.place, move.done, stop)
+            self._prefixes.keep(move.place, move.blocks, stop)
+            move.done = stop
+        if move.done == move.stop:
+            del self._moves[row]
+
+    def _stop_moving(self, row: int) -> None:
+        """A row is needed otherwise, whether something was moved from it or into it."""
+        self._moves = {
+            other: move for other, move in self._moves.items() if row not in (other, move.place)
+        }
+
+    def _copy_beginning(self, source: int, target: int, start: int, stop: int) -> None:
+        """Copy tokens from where `target` agrees with `source` on; its first is kept, not there."""
+        if start < FIRST.stop:
+            kept = self._first.get(source)
+            self._first[target] = self._decoder.read(source, FIRST) if kept is None else kept
+        self._decoder.copy(source, target, slice(max(start, FIRST.stop), stop))
 
     def _keep_first(self, row: int) -> None:
         if row not in self._first:
@@ -242,5 +312,6 @@ class Slots:
             self._decoder.write(row, FIRST, first)
 
     def _forget(self, row: int) -> None:
+        self._stop_moving(row)
         self._prefixes.forget(row)
         self._first.pop(row, None)

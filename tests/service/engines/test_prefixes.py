@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.engines.generation import GenerationEngine
 from service.engines.prefixes import Prefixes
+from service.engines.running import MOVED_TOKENS
 from service.engines.scheduler import Scheduler
 from service.engines.slots import Slots
 from service.errors import EngineFailure
@@ -177,6 +178,55 @@ async def test_a_cancelled_prompt_leaves_its_whole_blocks(
     decoder.gate.set()
     await until(lambda: len(ledger.ended) == 1, "it has ended")
     assert await say(engine, prompt) == (decoder.cold(prompt, 6), BLOCK)
+
+
+async def test_beginnings_are_copied_a_little_at_a_time_while_others_decode(
+    decoder: MarkingDecoder, ledger: Ledger
+) -> None:
+    decoder = MarkingDecoder(SLOTS, 1024)
+    engine = GenerationEngine(
+        Slots(decoder, SLOTS, block=BLOCK), Scheduler(SLOTS, BLOCK), letter_tokenizer(), ledger,
+        max_waiting=64, name="toy",
+    )  # fmt: skip
+    prompt, running = text(400), Sampling(1000, temperature=0.0)
+    assert await say(engine, prompt) == (decoder.cold(prompt, 6), 0)
+    # It takes the prompt's row, whose beginning is kept elsewhere step by step ...
+    stream = engine.generate([1], running)
+    for _ in range(400 // MOVED_TOKENS + 2):
+        await anext(stream)
+    assert engine.running == 1
+    # ... and is taken again from there in the same way.
+    assert await say(engine, prompt) == (decoder.cold(prompt, 6), 396)
+    assert engine.running == 1, "all of it was beside a stream"
+    assert 390 < sum(decoder.copied) // 2 <= 400
+    assert max(decoder.copied) <= MOVED_TOKENS
+    await stream.aclose()
+    engine.close()
+
+
+async def test_what_a_row_began_with_is_kept_though_it_is_taken_anew_meanwhile(
+    engine: GenerationEngine, decoder: MarkingDecoder
+) -> None:
+    slots = Slots(decoder, SLOTS, block=BLOCK)
+    prompt, other = text(8 * BLOCK), text(8 * BLOCK, 1)
+
+    def read(tokens: list[int]) -> None:
+        for start in range(0, len(tokens), BLOCK):
+            slots.prefill(0, tokens[start : start + BLOCK], wants_logits=False)
+
+    slots.begin([0], prompt)
+    read(prompt)
+    slots.clear(0)
+    assert slots.begin([0], other) == 0
+    # What is about to be overwritten is copied first; the rest is still there.
+    read(other[: 2 * BLOCK])
+    slots.clear(0)
+    slots.settle(BLOCK)
+    slots.begin([0], [*other[:BLOCK], 7, 7])
+    slots.begin([1], [*prompt, 5])
+    assert slots.recall(1, [*prompt, 5], 3 * BLOCK) == 3 * BLOCK
+    assert slots.recall(1, [*prompt, 5], 64) == 8 * BLOCK
+    assert decoder.cache[1, : 8 * BLOCK].tolist() == prompt
 
 
 async def test_scored_prompts_are_cut_elsewhere_and_share_nothing(
