@@ -15,6 +15,7 @@ import {
 import { fill, make } from "../dom";
 import { paint, rangeOf, shrunk } from "../draw/grid";
 import type { Page, Scene, View } from "../page";
+import type { Say } from "../words";
 import { type HeadMap, MapPreview } from "./map-preview";
 import { modelPicture } from "./model-picture";
 
@@ -69,9 +70,9 @@ class ModelView implements View {
     this.scene = scene;
     const { answer } = scene.base;
     const site = siteOf(answer, scene.state.site);
-    const { layers, heads } = sizeOf(answer, site);
+    const { layers, heads, kv_heads } = sizeOf(answer, site);
     const shape = `${answer.model} ${site} ${layers} ${heads}`;
-    if (shape !== this.built) this.build(shape, layers, heads);
+    if (shape !== this.built) this.build(shape, layers, heads, kv_heads);
     const { question, state } = scene;
     const palette = this.page.palette();
     const reading = `${JSON.stringify(question)} ${state.hideSpecial} ${state.mergePieces}`;
@@ -101,7 +102,7 @@ class ModelView implements View {
     this.showPreview();
   }
 
-  private build(shape: string, layers: number, heads: number): void {
+  private build(shape: string, layers: number, heads: number, kvHeads: number): void {
     this.built = shape;
     this.painted.clear();
     this.seenRows.clear();
@@ -110,7 +111,9 @@ class ModelView implements View {
     this.rows = [];
     const { say } = this.page;
     this.grid.style.setProperty("--heads", String(heads));
-    const parts: HTMLElement[] = [make("span", { class: "corner" }, say("layer"))];
+    const parts: HTMLElement[] = [];
+    if (kvHeads < heads) parts.push(make("span"), ...groupsOfHeads(heads, kvHeads, say));
+    parts.push(make("span", { class: "corner" }, say("layer")));
     for (let head = 0; head < heads; head++)
       parts.push(
         make("span", { class: "head-name" }, `${head === 0 ? `${say("head")} ` : ""}${head}`),
@@ -239,6 +242,17 @@ class ModelView implements View {
   close(): void {
     this.observer.disconnect();
   }
+}
+
+/** Names above the query heads that read one key-value head together. */
+function groupsOfHeads(heads: number, kvHeads: number, say: Say): HTMLElement[] {
+  const together = heads / kvHeads;
+  return Array.from({ length: kvHeads }, (_, kv) => {
+    const range = { kv, first: kv * together, last: (kv + 1) * together - 1 };
+    const mark = make("span", { class: "shared", title: say("model.grouped", range) }, `kv ${kv}`);
+    mark.style.gridColumn = `span ${together}`;
+    return mark;
+  });
 }
 
 /** A layer's number, and what is special about it. */
