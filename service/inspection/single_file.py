@@ -80,11 +80,11 @@ def inquiries(task: Task, look: Look, asked: Inquiry, layer: int, head: int) -> 
 def patterns(plain: Inquiry, first: Mapping[str, Any], layer: int) -> Inquiry:
     """The patterns of a layer, and of its neighbours as far as they are small."""
     counts = [len(sequence["tokens"]) for sequence in first["sequences"]]
-    weights = sum(
+    weights: list[int] = [
         first["stacks"][one["stack"]]["heads"] * counts[one["queries"]] * counts[one["keys"]]
         for one in first["attentions"]
-    )
-    together = max(1, MOST_WEIGHTS // weights)
+    ]
+    together = max(1, MOST_WEIGHTS // sum(weights))
     start = layer // together * together
     end = max(stack["layers"] for stack in first["stacks"].values())
     return replace(plain, layers=tuple(range(start, min(start + together, end))))
