@@ -3,7 +3,7 @@
 import { attentionOf, siteOf, visible } from "../data/reading";
 import { type Steps, stepInquiry, stepsOf } from "../data/steps";
 import { fill, make } from "../dom";
-import { share } from "../draw/numbers";
+import { distance, share } from "../draw/numbers";
 import type { Page, Scene, View } from "../page";
 import { equation, inNumbers, STEPS, sentence } from "./equations";
 import { neuronPicture } from "./neuron-picture";
@@ -57,7 +57,7 @@ class NeuronView implements View {
     this.showQueries(steps);
     this.showSteps(steps, key, state.step);
     this.table.show(steps, key, state.step, state.hideSpecial);
-    this.note.textContent = this.page.say("neuron.error", { error: steps.error.toExponential(1) });
+    this.note.textContent = this.page.say("neuron.error", { error: distance(steps.error) });
   }
 
   private showQueries({ queries, query }: Steps): void {
