@@ -17,6 +17,7 @@ class Part(StrEnum):
     SCORES = "scores"  # what they are the softmax of
     Q = "q"
     K = "k"
+    V = "v"
     BIAS = "bias"  # what relative positions add to the scores
     VALUE_NORMS = "value_norms"
     RESIDUAL_NORMS = "residual_norms"
@@ -29,7 +30,7 @@ class Part(StrEnum):
     ATTRIBUTIONS = "attributions"
 
 
-OF_ATTENTION = (Part.PATTERN, Part.SCORES, Part.Q, Part.K, Part.BIAS, Part.VALUE_NORMS)
+OF_ATTENTION = (Part.PATTERN, Part.SCORES, Part.Q, Part.K, Part.V, Part.BIAS, Part.VALUE_NORMS)
 """What every layer and head has."""
 
 OF_TASK: Mapping[Task, tuple[Part, ...]] = MappingProxyType(

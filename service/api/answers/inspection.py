@@ -31,8 +31,8 @@ class InspectedSequence(TypedDict):
 
 class InspectedAttention(TypedDict):
     """One attention: the sequence `queries` looks at `keys`. Its tensors are `name`.pattern and so
-    on, a row for each of `heads` (of k and value_norms, for each of `kv_heads`, of which each head
-    reads the one at `kv_head_of`)."""
+    on, a row for each of `heads` (of k, v and value_norms, for each of `kv_heads`, of which each
+    head reads the one at `kv_head_of`)."""
 
     name: str
     stack: Literal["encoder", "decoder"]

@@ -1,0 +1,117 @@
+// All that is chosen on the page, in one place; it stands in the address, after the #, which a
+// browser keeps for itself: texts are not in any server's log.
+
+import { choice, type Field, flag, number, place, places, words } from "./fields";
+
+export const VIEWS = ["model", "head", "neuron", "next", "vectors", "compare"] as const;
+export type ViewName = (typeof VIEWS)[number];
+
+const FIELDS = {
+  // What is read.
+  model: words(""),
+  text: words("time flies like an arrow"),
+  second: words(""),
+  // What is shown of it. The site "" is the first that the model has.
+  view: choice(VIEWS, "head"),
+  site: choice(["", "encoder", "decoder", "cross"], ""),
+  layer: number(0, 0, 999),
+  heads: places([0]),
+  hideSpecial: flag(false),
+  mergePieces: flag(false),
+  // Of the head view: tokens that are held, at either side, and the least weight that is drawn.
+  queries: places([]),
+  keys: places([]),
+  least: number(0.02, 0, 1, false),
+  // Of the neuron view: the query and key that are followed, and how far.
+  query: place(null, false),
+  key: place(null, false),
+  step: number(6, 1, 6, false),
+  // How the page looks. "" is what the browser asks for.
+  language: choice(["", "en", "ja"], "", false),
+  theme: choice(["", "light", "dark"], "", false),
+};
+
+type Values<F> = { readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never };
+export type State = Values<typeof FIELDS>;
+export type Name = keyof State;
+
+const NAMES = Object.keys(FIELDS) as Name[];
+
+function fieldOf<K extends Name>(name: K): Field<State[K]> {
+  return FIELDS[name] as unknown as Field<State[K]>;
+}
+
+/** The state that an address tells of; what it doesn't say, or says wrongly, is as at first. */
+export function stateOf(address: string): State {
+  const told = new URLSearchParams(address.replace(/^#/, ""));
+  const entries = NAMES.map((name) => {
+    const text = told.get(name);
+    const field = fieldOf(name);
+    return [name, (text === null ? undefined : field.read(text)) ?? field.initial];
+  });
+  return Object.fromEntries(entries) as State;
+}
+
+/** What stands after the # for a state: what is not as at first. */
+export function addressOf(state: State): string {
+  const told = new URLSearchParams();
+  for (const name of NAMES) {
+    const field = fieldOf(name);
+    const text = field.write(state[name]);
+    if (text !== field.write(field.initial)) told.set(name, text);
+  }
+  return told.toString();
+}
+
+/** Holds the state, and keeps the address at it. */
+export class Store {
+  private now: State;
+
+  /** `changed` is called after every change, with what was before. */
+  constructor(private readonly changed: (before: State) => void) {
+    this.now = stateOf(location.hash);
+    addEventListener("popstate", () => this.become(stateOf(location.hash)));
+    addEventListener("hashchange", () => this.become(stateOf(location.hash)));
+  }
+
+  get state(): State {
+    return this.now;
+  }
+
+  /** The address of this very state. */
+  get link(): string {
+    const [page] = location.href.split("#");
+    return `${page}#${addressOf(this.now)}`;
+  }
+
+  /** Some of it changes. */
+  set(change: Partial<State>): void {
+    const names = NAMES.filter((name) => {
+      const value = change[name];
+      if (value === undefined) return false;
+      const field = fieldOf(name);
+      return field.write(value as never) !== field.write(this.now[name] as never);
+    });
+    if (names.length === 0) return;
+    const isStep = names.some((name) => fieldOf(name).isStep);
+    const next = { ...this.now, ...change };
+    const address = `#${addressOf(next)}`;
+    if (isStep) history.pushState(null, "", address);
+    else history.replaceState(null, "", address);
+    this.become(next);
+  }
+
+  /** The same for what could not be as it was asked for: no step of its own. */
+  correct(change: Partial<State>): void {
+    const next = { ...this.now, ...change };
+    history.replaceState(null, "", `#${addressOf(next)}`);
+    this.become(next);
+  }
+
+  private become(next: State): void {
+    const before = this.now;
+    if (addressOf(before) === addressOf(next)) return;
+    this.now = next;
+    this.changed(before);
+  }
+}
