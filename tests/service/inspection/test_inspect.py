@@ -140,9 +140,8 @@ async def test_the_listed_tokens_and_the_rest_are_all_there_is_at_every_temperat
     client: httpx.AsyncClient,
 ) -> None:
     body = {"model": "writer", "text": "abcd", "include": ["next_tokens"]}
-    few, all_ = (
-        (await look(client, **body, top=top))["next_tokens"][0] for top in (3, 256)
-    )  # fmt: skip
+    (few,) = (await look(client, **body, top=3))["next_tokens"]
+    (all_,) = (await look(client, **body, top=256))["next_tokens"]
     assert all_["rest"] == {"tokens": 0, "probability": 0, "temperatures": [], "log_sums": []}
     logits = np.array([token["logit"] for token in all_["tokens"]])
     assert few["rest"]["tokens"] == len(logits) - 3
