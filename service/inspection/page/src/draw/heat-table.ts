@@ -24,6 +24,8 @@ export interface Heat {
 const MOST_CELLS = 4000;
 /** Columns beyond which nothing is written in cells, so that they can be narrow. */
 const MOST_WRITTEN = 24;
+/** Pixels of a cell, and those that all of them may take where that leaves them large enough. */
+const [LEAST_CELL, MOST_CELL, ROOM] = [14, 32, 420];
 
 export interface Listener {
   /** A cell is pointed at or focused; null when none is any longer. */
@@ -74,6 +76,9 @@ export class HeatTable {
     this.table.setAttribute("aria-label", heat.name);
     const isWritten = heat.write && heat.columns.length <= MOST_WRITTEN;
     this.table.classList.toggle("written", Boolean(isWritten));
+    const most = Math.max(heat.rows.length, heat.columns.length);
+    const cell = Math.max(LEAST_CELL, Math.min(MOST_CELL, ROOM / most));
+    this.table.style.setProperty("--cell", `${cell.toFixed(1)}px`);
     const colours = heat.range.kind === "weights" ? palette.ramp : palette.diverging;
     const { ink, paper } = palette;
     heat.rows.forEach((_, row) => {

@@ -43,7 +43,9 @@ export class CompareForm {
     this.element.setAttribute("aria-label", say("compare.with"));
     this.element.addEventListener("submit", (event) => {
       event.preventDefault();
-      store.set({ otherText: this.text.value });
+      const { value } = this.text;
+      // The same text goes on being the same when the first one changes.
+      store.set({ otherText: value === store.state.text ? "" : value });
     });
   }
 
