@@ -16,7 +16,7 @@ from service.api.openai_types import STOP_AT_FIRST, ModelName
 from service.errors import InspectionOff
 from service.inspection.desk import InspectionDesk
 from service.inspection.encoding import BINARY, NumberType, as_json, as_safetensors
-from service.inspection.inquiry import Inquiry, Part
+from service.inspection.inquiry import DEFAULT_TOP, Inquiry, Part
 from service.inspection.sequences import TextLimits
 from service.registry import Registry
 
@@ -58,7 +58,7 @@ class InspectBody(bodies.RequestBody):
         description="After which tokens the next is asked for; without it the last for "
         "next_tokens, all for logit_lens.",
     )
-    top: int = Field(5, ge=1, le=256, description="How many tokens each position gets.")
+    top: int = Field(DEFAULT_TOP, ge=1, le=256, description="How many tokens each position gets.")
     continuation: Numbers = Field(
         [],
         max_length=MOST_CHOSEN,

@@ -4,14 +4,12 @@ Built by `make page` of `service/inspection/page/`. It asks its neighbours alone
 so that it works under any prefix.
 """
 
-from importlib.resources import files
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.described import DescribedRoute, get
+from service.inspection.single_file import STATIC
 
-STATIC = files("service") / "inspection" / "static"
 HEADERS = {
     # All comes from here. Drawings are made into pictures by way of blob: and data: addresses.
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "

@@ -30,6 +30,9 @@ class Part(StrEnum):
     ATTRIBUTIONS = "attributions"
 
 
+DEFAULT_TOP = 5
+"""How many next tokens each position gets."""
+
 OF_ATTENTION = (Part.PATTERN, Part.SCORES, Part.Q, Part.K, Part.V, Part.BIAS, Part.VALUE_NORMS)
 """What every layer and head has."""
 
@@ -58,7 +61,7 @@ class Inquiry:
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
     positions: tuple[int, ...] | None = None
-    top: int = 5
+    top: int = DEFAULT_TOP
     continuation: tuple[int, ...] = ()
     label: str | None = None
 

@@ -142,7 +142,8 @@ class Shell implements Page {
   show(failure: Error | null, modelsAreKnown: boolean): void {
     const { state } = this.store;
     const question = this.question(state);
-    this.composer.show(state);
+    const known = question && this.cache.of(firstInquiry(question)).seen;
+    this.composer.show(state, known ? known.answer : null);
     if (!question) {
       this.showNothing(
         failure ?? (modelsAreKnown ? new ServiceError(0, this.say("trouble.none")) : null),

@@ -1,23 +1,32 @@
 // One query's way through attention, number by number: q · k, scaled, softmax, the sum of values.
 
-import type { Attention, Inquiry, Question, Token } from "./answers";
+import type { Answer, Attention, Inquiry, Question, Token } from "./answers";
 import { sidesOf } from "./reading";
 import { at, type Seen, type Tensor } from "./seen";
 
-/** What the steps of one head are computed from. */
+/** Numbers in one answer, unless a single head has more: 1 MB. */
+const MOST_NUMBERS = 2 ** 19;
+
+/** What the steps of a head are computed from, and of its neighbours where that is little. */
 export function stepInquiry(
+  first: Answer,
   question: Question,
   layer: number,
   head: number,
-  hasBias: boolean,
 ): Inquiry {
-  const include = ["pattern", "scores", "q", "k", "v"] as const;
-  return {
-    ...question,
-    include: hasBias ? [...include, "bias"] : include,
-    layers: [layer],
-    heads: [head],
-  };
+  const parts = ["pattern", "scores", "q", "k", "v"] as const;
+  const include = first.attentions.some(({ bias }) => bias) ? [...parts, "bias" as const] : parts;
+  const inquiry = { ...question, include, layers: [layer] };
+  return numbersOfLayer(first) > MOST_NUMBERS ? { ...inquiry, heads: [head] } : inquiry;
+}
+
+/** How many numbers a layer has in q, k, v and its weights, at most. */
+function numbersOfLayer({ sequences, stacks }: Answer): number {
+  const tokens = Math.max(...sequences.map((sequence) => sequence.tokens.length));
+  const sizes = Object.values(stacks).map(
+    (size) => size.heads * tokens * (3 * size.head_dim + 2 * tokens),
+  );
+  return sizes.reduce((sum, size) => sum + size, 0);
 }
 
 /** All keys that a query looks at, D numbers each in q, k and v. */

@@ -1,11 +1,18 @@
 // This page with its answers in one file, which opens without a service.
 
+import type { Answer, Question } from "../data/answers";
+import type { Cache } from "../data/cache";
 import { INLINED, type Inlined } from "../data/inlined";
 import { firstInquiry, patternInquiry, sitesOf, sizeOf } from "../data/reading";
+import type { Seen } from "../data/seen";
+import { stepInquiry } from "../data/steps";
 import type { Page } from "../page";
-import { addressOf } from "../state";
+import { addressOf, type State } from "../state";
 
-/** The page as it is now. All that was asked goes with it, and the patterns of every layer. */
+/** Bytes of answers: no file has many more. What is shown goes in first. */
+const MOST_BYTES = 24 * 2 ** 20;
+
+/** The page as it is now. All that was asked goes with it, and as much of every layer as has room. */
 export async function pageOf(
   page: Page,
   progress: (done: number, all: number) => void,
@@ -18,17 +25,15 @@ export async function pageOf(
     second: state.second === "" ? null : state.second,
   };
   const first = cache.of(firstInquiry(question)).seen;
-  if (first && cache.source.live) {
-    const layers = Math.max(
-      ...sitesOf(first.answer).map((site) => sizeOf(first.answer, site).layers),
-    );
-    for (let layer = 0; layer < layers; layer++) {
-      progress(layer, layers);
-      await cache.whole(patternInquiry(first.answer, question, layer));
-    }
-  }
+  if (first && cache.source.live) await gather(cache, first.answer, question, state, progress);
   const answers: Record<string, string> = {};
-  for (const [body, seen] of cache.answers()) answers[body] = base64(new Uint8Array(seen.bytes));
+  // What was read before and isn't any longer is nobody's business.
+  const said = new Set<unknown>(Object.values(state));
+  for (const [body, seen] of cache.answers()) {
+    const { text, second } = JSON.parse(body);
+    if (!said.has(text) || !(second === undefined || said.has(second))) continue;
+    answers[body] = base64(new Uint8Array(seen.bytes));
+  }
   const inlined: Inlined = {
     address: addressOf(state),
     models: models.filter(({ name }) =>
@@ -37,6 +42,29 @@ export async function pageOf(
     answers,
   };
   return new Blob([await fileOf(inlined)], { type: "text/html" });
+}
+
+/** Asks for every layer, the one that is shown first, until there is no room for more. */
+async function gather(
+  cache: Cache,
+  first: Answer,
+  question: Question,
+  { layer, heads }: State,
+  progress: (done: number, all: number) => void,
+): Promise<void> {
+  const count = Math.max(...sitesOf(first).map((site) => sizeOf(first, site).layers));
+  const others = Array.from({ length: count }, (_, one) => one).filter((one) => one !== layer);
+  const gathered = new Set<Seen>();
+  for (const [done, one] of [layer, ...others].entries()) {
+    progress(done, count);
+    const inquiries = [
+      patternInquiry(first, question, one),
+      stepInquiry(first, question, one, heads[0] ?? 0),
+    ];
+    for (const inquiry of inquiries) gathered.add(await cache.whole(inquiry));
+    const bytes = [...gathered].reduce((sum, seen) => sum + seen.bytes.byteLength, 0);
+    if (bytes > MOST_BYTES) return;
+  }
 }
 
 async function fileOf(inlined: Inlined): Promise<string> {

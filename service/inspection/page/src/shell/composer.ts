@@ -1,6 +1,6 @@
 // What is read: the model, its text, and another text where one is wanted.
 
-import type { Task } from "../data/answers";
+import type { Answer, Task } from "../data/answers";
 import { fill, make } from "../dom";
 import type { Page } from "../page";
 import type { State } from "../state";
@@ -67,13 +67,16 @@ export class Composer {
     });
   }
 
-  show(state: State): void {
+  /** `answer` says which stacks the model has, once that is known. */
+  show(state: State, answer: Answer | null): void {
     const { say, models } = this.page;
     const info = models.find((one) => one.name === state.model) ?? models[0];
     if (info) this.model.value = info.name;
     const task: Task = info?.task ?? "embed";
-    fill(this.labels.text, say(task === "generate" ? "prompt" : "text"));
-    fill(this.labels.second, say(`second.${task}`));
+    const translates = answer?.stacks.encoder !== undefined && answer.stacks.decoder !== undefined;
+    const first = translates ? "source" : task === "generate" ? "prompt" : "text";
+    fill(this.labels.text, say(first));
+    fill(this.labels.second, say(translates ? "second.target" : `second.${task}`));
     for (const [area, value] of [
       [this.text, state.text],
       [this.second, state.second],

@@ -54,7 +54,7 @@ export class Outcome {
     const task = this.page.models.find(({ name }) => name === question.model)?.task;
     const inquiry: Inquiry | null =
       task === "generate"
-        ? { ...question, include: ["next_tokens"], top: TOP }
+        ? { ...question, include: ["next_tokens"] }
         : task === "classify"
           ? { ...question, include: ["class_scores"] }
           : null;

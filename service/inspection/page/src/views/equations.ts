@@ -54,7 +54,9 @@ export function equation(step: Step, steps: Steps): Element {
       const isRoot = Math.abs(attention.scale - (steps.q.shape[1] ?? 1) ** -0.5) < 1e-6;
       const scaled = isRoot
         ? [over(product, math("msqrt", {}, name("D")))]
-        : [value(weight(attention.scale)), sign("("), product, sign(")")];
+        : attention.scale === 1
+          ? [product]
+          : [value(weight(attention.scale)), sign("("), product, sign(")")];
       const held =
         attention.cap === null
           ? scaled

@@ -40,8 +40,7 @@ class NeuronView implements View {
     const { state, question, base } = scene;
     const site = siteOf(base.answer, state.site);
     const head = state.heads[0] ?? 0;
-    const hasBias = base.answer.attentions.some((one) => one.bias);
-    const inquiry = stepInquiry(question, state.layer, head, hasBias);
+    const inquiry = stepInquiry(base.answer, question, state.layer, head);
     const { seen, error } = this.page.cache.of(inquiry);
     this.element.setAttribute("aria-busy", String(!seen && !error));
     if (error) this.note.textContent = error.message;
@@ -49,7 +48,7 @@ class NeuronView implements View {
     if (!seen || !attention) return;
     const count = seen.answer.sequences[attention.queries]?.tokens.length ?? 0;
     const query = Math.min(state.query ?? Math.min(2, count - 1), count - 1);
-    const of = JSON.stringify([inquiry, site, query]);
+    const of = JSON.stringify([inquiry, site, head, query]);
     if (this.computed?.of !== of)
       this.computed = { of, steps: stepsOf(seen, attention, head, query) };
     const { steps } = this.computed;

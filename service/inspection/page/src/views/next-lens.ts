@@ -12,14 +12,13 @@ import { continued } from "./next";
 
 /** Positions that are shown: the last ones of a longer text. */
 const MOST_POSITIONS = 40;
-const TOP = 5;
 
 export function lensInquiry(
   question: Question,
   written: readonly number[],
   tokens: number,
 ): Inquiry {
-  const all = { ...question, include: ["logit_lens"] as const, top: TOP, ...continued(written) };
+  const all = { ...question, include: ["logit_lens"] as const, ...continued(written) };
   if (tokens <= MOST_POSITIONS) return all;
   const first = tokens - MOST_POSITIONS;
   return { ...all, positions: Array.from({ length: MOST_POSITIONS }, (_, at) => first + at) };
