@@ -163,7 +163,7 @@ def continued(
     row = read.target or read.sources[0]
     first, *more = read.read
     written = "".join(more)
-    stream = tokenizer.stream(after=row.token_ids)
+    stream = tokenizer.stream(after=[span.token_id for span in row.spans if not span.special])
     spans, texts = list(row.spans), list(row.texts)
     for number in token_ids:
         text = stream.push(number)

@@ -167,22 +167,21 @@ async def test_a_generation_is_stepped_through_by_its_own_tokens(
     if second is not None:
         body["second"] = second
     written: list[int] = []
-    for _ in range(6):
-        answer = await look(client, **body, continuation=written)
+    answer = await look(client, **body)
+    for _ in range(5):
         written.append(answer["next_tokens"][0]["tokens"][0]["id"])
+        answer = await look(client, **body, continuation=written)
     tokens = answer["sequences"][-1]["tokens"]
-    assert [token["id"] for token in tokens[-5:]] == written[:-1]
+    assert [token["id"] for token in tokens[-5:]] == written
     for token in tokens[-5:]:
         if token["start"] is not None:
             text = answer["texts"][1][token["start"] : token["stop"]]
             assert (token["of"], text) == (1, token["text"])
     if second is None:
         said = await client.post("/v1/completions", json={
-            "model": model, "prompt": "time", "max_tokens": 6, "temperature": 0, "logprobs": 1,
-            "ignore_eos": True, "return_token_ids": True,
+            "model": model, "prompt": "time", "max_tokens": 5, "temperature": 0, "ignore_eos": True,
         })  # fmt: skip
-        assert said.status_code == 200, said.text
-        assert said.json()["choices"][0]["token_ids"] == written
+        assert said.json()["choices"][0]["text"] == answer["texts"][1]
 
 
 async def test_two_texts_are_compared_as_the_served_model_does(client: httpx.AsyncClient) -> None:
