@@ -12,6 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright, expect
 
 from export.artifact import Artifact
@@ -72,7 +73,7 @@ def wait_until_ready(url: str) -> None:
     raise RuntimeError("the service did not become ready")
 
 
-@pytest.fixture(scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed; `make setup-tools` brings it")
@@ -119,7 +120,7 @@ def link(service: str, model: str, **state: Any) -> str:
 Visiting = Callable[..., Awaitable[Visit]]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def visiting(browser: Browser, service: str) -> AsyncIterator[Visiting]:
     """Opens pages, and fails the test for whatever they complain of or ask others for."""
     visits: list[Visit] = []
@@ -152,6 +153,6 @@ def requested(visit: Visit, request: Request) -> None:
         visit.complaints.append(f"asked {request.url}")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def visit(visiting: Visiting) -> Visit:
     return await visiting()

@@ -239,9 +239,7 @@ def locked(settings: ServiceSettings, tmp_path_factory: pytest.TempPathFactory) 
         yield f"{url}/group"
 
 
-async def test_a_key_is_asked_for_and_kept_out_of_the_link(
-    visiting: Visiting, locked: str
-) -> None:
+async def test_a_key_is_asked_for_and_kept_out_of_the_link(visiting: Visiting, locked: str) -> None:
     visit = await visiting(locked)
     page = visit.page
     await page.goto(link(locked, "minilm"))

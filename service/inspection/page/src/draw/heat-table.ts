@@ -80,7 +80,6 @@ export class HeatTable {
     const cell = Math.max(LEAST_CELL, Math.min(MOST_CELL, ROOM / most));
     this.table.style.setProperty("--cell", `${cell.toFixed(1)}px`);
     const colours = heat.range.kind === "weights" ? palette.ramp : palette.diverging;
-    const { ink, paper } = palette;
     heat.rows.forEach((_, row) => {
       heat.columns.forEach((_, column) => {
         const cell = this.cells[row * heat.columns.length + column];
@@ -88,11 +87,12 @@ export class HeatTable {
         const value = heat.matrix.data[row * heat.columns.length + column] ?? 0;
         const colour = colours[shadeOf(value, heat.range)] ?? 0;
         cell.style.setProperty("background-color", css(colour));
-        cell.style.setProperty("color", readable(colour, ink, paper));
+        cell.style.setProperty("color", readable(colour));
         cell.textContent = isWritten && heat.write ? heat.write(row, column) : "";
         const told = heat.tell(row, column);
         cell.title = told;
-        cell.setAttribute("aria-label", told);
+        if (isWritten) cell.removeAttribute("aria-label");
+        else cell.setAttribute("aria-label", told);
         cell.classList.toggle("marked", heat.marked?.(row, column) ?? false);
       });
     });
@@ -181,25 +181,17 @@ export class HeatTable {
   }
 }
 
-/** Which of two colours can be read on a third. */
-function readable(ground: number, ink: string, paper: string): string {
+/** Black or white: one of them always reaches the contrast of 4.5 that small letters need. */
+function readable(ground: number): string {
   const light = lightness(ground & 255, (ground >> 8) & 255, (ground >> 16) & 255);
-  const contrast = (colour: string) => {
-    const part = (at: number) => Number.parseInt(colour.slice(at, at + 2), 16);
-    return Math.abs(contrastOf(light, lightness(part(1), part(3), part(5))));
-  };
-  return contrast(ink) >= contrast(paper) ? ink : paper;
+  return (light + 0.05) / 0.05 > 1.05 / (light + 0.05) ? "black" : "white";
 }
 
+/** Relative luminance, as WCAG 2 defines it. */
 function lightness(...parts: readonly [number, number, number]): number {
   const [red, green, blue] = parts.map((part) => {
     const value = part / 255;
     return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
   });
   return 0.2126 * (red ?? 0) + 0.7152 * (green ?? 0) + 0.0722 * (blue ?? 0);
-}
-
-/** Of two luminances, as WCAG 2 defines it. */
-function contrastOf(a: number, b: number): number {
-  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 }

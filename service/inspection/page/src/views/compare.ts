@@ -164,6 +164,12 @@ class CompareView implements View {
     const columns = first.columns.map((name, at) => both(name, second.columns[at] ?? ""));
     this.apart = {
       ...heatOf({ matrix, rows, columns }, signed, say("compare.difference"), say),
+      tell: (row, column) =>
+        say("compare.cell", {
+          row: rows[row] ?? "",
+          column: columns[column] ?? "",
+          value: score(matrix.data[row * columns.length + column] ?? 0),
+        }),
       write: (row, column) => score(matrix.data[row * columns.length + column] ?? 0),
     };
     this.between.show(this.apart, palette);

@@ -46,7 +46,7 @@ export class Bars {
           type: "button",
           id: `chance-${place}`,
           "data-place": place,
-          "aria-label": say("next.add", told),
+          title: say("next.add", told),
           class: chance.kept > 0 ? "chance" : "chance out",
         },
         make("span", { class: token.special ? "label special" : "label" }, name),

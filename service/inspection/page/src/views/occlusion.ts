@@ -117,7 +117,7 @@ export class Occlusion implements View {
           class: "chance",
           "data-label": label,
           "aria-pressed": String(label === chosen),
-          "aria-label": say("classes.choose", { label, share: share(probability) }),
+          title: say("classes.choose", { label, share: share(probability) }),
         },
         make("span", { class: "label" }, label),
         barOf(probability),
