@@ -88,7 +88,7 @@ export class App {
 class Shell implements Page {
   readonly parts: HTMLElement[];
   private readonly live = make("p", { class: "unseen", "aria-live": "polite" });
-  private readonly stage = make("div", { class: "stage" });
+  private readonly stage = make("div", { class: "stage", id: "stage", role: "tabpanel" });
   private readonly header: Header;
   private readonly composer: Composer;
   private readonly tabs: Tabs;
@@ -167,8 +167,10 @@ class Shell implements Page {
     this.stage.setAttribute("aria-busy", String(!error));
     if (error) this.unmount();
     else if (!this.mounted) fill(this.stage, make("p", { class: "waiting" }, this.say("waiting")));
+    // What was shown stays, dimmed, until the next has come.
+    if (this.mounted) return;
     this.tabs.hide();
-    if (!this.mounted) this.controls.hide();
+    this.controls.hide();
   }
 
   private showView(scene: Scene): void {
@@ -179,6 +181,7 @@ class Shell implements Page {
     this.tabs.show(fitting, entry);
     this.controls.show(scene, entry);
     this.footer.show(answer);
+    document.title = `${this.say(`view.${entry.name}`)} · ${answer.model} · Anatomy`;
     if (this.mounted?.entry !== entry) {
       this.unmount();
       this.mounted = { entry, view: entry.make(this) };

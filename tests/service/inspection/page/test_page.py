@@ -16,7 +16,8 @@ from service.settings import ServiceSettings
 from tests.service.inspection.page.conftest import TEXT, Visit, Visiting, link, wait_until_ready
 from tests.support.servers import running
 
-AXE = Path("service/inspection/page/node_modules/axe-core/axe.min.js")
+ROOT = Path(__file__).parents[4]
+AXE = ROOT / "service" / "inspection" / "page" / "node_modules" / "axe-core" / "axe.min.js"
 VIEWS = ("model", "head", "neuron")
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -146,13 +147,19 @@ async def test_the_page_in_one_file_needs_no_service(
     assert [one for one in reader.requests if not one.startswith(("file:", "data:", "blob:"))] == []
 
 
-@pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_axe_finds_nothing_serious(visit: Visit, view: str, theme: str) -> None:
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """What checks a page for those who can't see it, or can't see it well."""
     if not AXE.exists():
         pytest.skip("axe-core is not installed; `make check-page` brings it")
+    return AXE.read_text()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_axe_finds_nothing_serious(visit: Visit, axe: str, view: str, theme: str) -> None:
     page = await visit.look("writer", text="Time flies", view=view, theme=theme)
-    await page.evaluate(AXE.read_text())
+    await page.evaluate(axe)
     found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     serious = [
         (one["id"], [node["html"][:120] for node in one["nodes"][:3]])

@@ -137,7 +137,7 @@ async def test_special_tokens_are_hidden_and_pieces_are_merged(visit: Visit) -> 
 
 @pytest.mark.parametrize("kind", CASES)
 async def test_every_head_has_a_map_that_opens(visit: Visit, kind: str) -> None:
-    case = CASES[kind] | {"heads": 0, "layer": 0}
+    case: dict[str, Any] = CASES[kind] | {"heads": 0, "layer": 0}
     page = await visit.look(**case, view="model")
     answer = await visit.ask(model=case["model"], text=case["text"])
     size = answer["stacks"]["encoder" if kind == "encoder" else "decoder"]

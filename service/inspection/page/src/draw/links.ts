@@ -2,6 +2,7 @@
 
 import type { Tensor } from "../data/seen";
 import { draw } from "../dom";
+import { plain } from "./numbers";
 
 export interface Link {
   readonly query: number;
@@ -78,6 +79,24 @@ export function drawnLinks(
 function curve(x1: number, y1: number, x2: number, y2: number): string {
   const bend = (x2 - x1) * 0.4;
   return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
+}
+
+const SAMPLES = [0.1, 0.5, 1];
+const SAMPLE = 58;
+
+/** What the lines stand for: some weights, each beside its line; 20 pixels high. */
+export function drawnLinkKey(ink: string, row: number): SVGGElement {
+  const samples = SAMPLES.flatMap((value, place) => {
+    const x = place * SAMPLE;
+    const line = draw("path", {
+      d: `M${x} 10H${x + 26}`,
+      stroke: ink,
+      "stroke-opacity": opacityOf(value),
+      "stroke-width": thicknessOf(value, row),
+    });
+    return [line, draw("text", { x: x + 31, y: 14, fill: ink, "font-size": 11 }, plain(value))];
+  });
+  return draw("g", {}, ...samples);
 }
 
 /** How many darknesses a canvas has: all lines of one are a single stroke. */

@@ -29,7 +29,7 @@ export class Tabs {
           role: "tab",
           id: `tab-${entry.name}`,
           "aria-selected": String(isShown),
-          "aria-controls": "view",
+          "aria-controls": "stage",
           tabindex: isShown ? 0 : -1,
         },
         this.page.say(`view.${entry.name}`),

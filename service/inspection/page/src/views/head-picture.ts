@@ -1,6 +1,7 @@
 // The head view as a drawing.
 
-import { drawnLinks, type Link } from "../draw/links";
+import { draw } from "../dom";
+import { drawnLinkKey, drawnLinks, type Link } from "../draw/links";
 import { sheet, text } from "../draw/pictures";
 import type { Page } from "../page";
 import type { HeadScene } from "./head";
@@ -20,7 +21,7 @@ export function headPicture(
 ): SVGSVGElement {
   const colours = palette();
   const rows = Math.max(shown.queries.length, shown.keys.length);
-  const [width, height] = [2 * SIDE + MIDDLE, TOP + rows * ROW + 16];
+  const [width, height] = [2 * SIDE + MIDDLE, TOP + rows * ROW + 44];
   const end = { "text-anchor": "end" };
   const strongest = [...links].sort((a, b) => b.weight - a.weight).slice(0, MOST_LINES);
   const { stack, kind, layer } = shown.attention;
@@ -41,6 +42,12 @@ export function headPicture(
       text(label, before, baseline(place), colours.ink, end),
     ),
     ...shown.keys.map(({ label }, place) => text(label, after, baseline(place), colours.ink)),
+    draw(
+      "g",
+      { transform: `translate(${SIDE + 10} ${height - 28})` },
+      text(say("legend.weight"), -SIDE + 6, 14, colours.quiet, { "font-size": 11 }),
+      drawnLinkKey(colours.quiet, ROW),
+    ),
     drawnLinks(strongest, field, colours.series, SIDE, TOP),
   );
 }

@@ -44,7 +44,7 @@ export class SumTable {
     rows.sort((a, b) => total(b.sums) - total(a.sums));
     const heads = shown.heads.map((head, series) => {
       const cell = make("th", { scope: "col" }, `${this.say("head")} ${head}`);
-      if (shown.heads.length > 1) cell.style.setProperty("color", seriesOf(series));
+      if (shown.heads.length > 1) cell.style.setProperty("--series", seriesOf(series));
       return cell;
     });
     fill(this.head, make("tr", {}, make("th", { scope: "col" }, this.say("sums.token")), ...heads));

@@ -12,8 +12,8 @@ import {
   siteOf,
 } from "../data/reading";
 import type { Tensor } from "../data/seen";
-import { fill, make } from "../dom";
-import { drawnLinks, type Field, linksOf, paintLinks } from "../draw/links";
+import { draw, fill, make } from "../dom";
+import { drawnLinkKey, drawnLinks, type Field, linksOf, paintLinks } from "../draw/links";
 import { weight } from "../draw/numbers";
 import type { Page, Scene, View } from "../page";
 import { headPicture } from "./head-picture";
@@ -47,6 +47,7 @@ class HeadView implements View {
   private readonly leastSaid = make("output", { for: "least" });
   private readonly sums: SumTable;
   private readonly about = make("p", { class: "about" });
+  private readonly key = make("p", { class: "link-key" });
   private readonly observer = new ResizeObserver(() => this.link());
   private hovered: { side: "queries" | "keys"; place: number } | null = null;
   private scene: Scene | null = null;
@@ -68,6 +69,7 @@ class HeadView implements View {
       make(
         "div",
         { class: "bar" },
+        this.key,
         this.about,
         make("label", { class: "slider" }, say("head.least"), this.least, this.leastSaid),
         clear,
@@ -79,6 +81,13 @@ class HeadView implements View {
         this.sums.element,
       ),
     );
+    const { quiet } = page.palette();
+    const key = draw(
+      "svg",
+      { width: 170, height: 20, "aria-hidden": true },
+      drawnLinkKey(quiet, ROW),
+    );
+    fill(this.key, say("legend.weight"), key);
     this.observer.observe(this.field);
   }
 
