@@ -17,6 +17,8 @@ import { heatOf, type Shown, sideOf } from "./compare-side";
 
 const MARGIN = 24;
 const TOP = 56;
+/** Differences are coloured by the largest, but not by what half precision makes of equal numbers. */
+const LEAST_DIFFERENCE = 0.005;
 
 export function makeCompareView(page: Page): View {
   return new CompareView(page);
@@ -158,7 +160,8 @@ class CompareView implements View {
     this.between.element.hidden = this.betweenKey.hidden = !alike;
     if (!alike) return;
     const matrix = difference(second.matrix, first.matrix);
-    const signed = rangeOf(matrix.data, "signed");
+    const { most } = rangeOf(matrix.data, "signed");
+    const signed = { kind: "signed", most: Math.max(most, LEAST_DIFFERENCE) } as const;
     const both = (a: string, b: string) => (a === b ? a : `${a} / ${b}`);
     const rows = first.rows.map((name, at) => both(name, second.rows[at] ?? ""));
     const columns = first.columns.map((name, at) => both(name, second.columns[at] ?? ""));
