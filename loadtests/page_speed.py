@@ -33,7 +33,6 @@ SCRIPTING = frozenset({
 })  # fmt: skip
 """What Chromium's own tools count as scripting. Layout that a script forces is within it here."""
 VIEWS = ("head", "neuron")
-ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ async def measured(browser: Browser, page: Page, head: int) -> Switch:
     return switch_of(json.loads(await browser.stop_tracing()))
 
 
-async def switches(url: str, layer: int) -> dict[str, list[Switch]]:
+async def switches(url: str, layer: int, rounds: int) -> dict[str, list[Switch]]:
     """Every head once a round, in each view."""
     text = " ".join((WORDS * TOKENS)[: TOKENS - 2])
     found: dict[str, list[Switch]] = {}
@@ -107,7 +106,7 @@ async def switches(url: str, layer: int) -> dict[str, list[Switch]]:
                 await page.click(f"#head-{head}")
                 await page.wait_for_selector(".stage:not(:has([aria-busy=true]))")
             found[view] = [
-                await measured(browser, page, head) for _ in range(ROUNDS) for head in range(12)
+                await measured(browser, page, head) for _ in range(rounds) for head in range(12)
             ]
             await page.close()
         await browser.close()
@@ -125,14 +124,15 @@ def row_of(view: str, found: Sequence[Switch]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--layer", type=int, default=0, help="of minilm, 0 to 5; default 0")
+    parser.add_argument("--rounds", type=int, default=3, help="of all 12 heads; default 3")
     options = parser.parse_args()
     if shutil.which("chromium") is None:
         sys.exit("chromium is not installed; make setup-tools brings it")
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["minilm", "--plain", "--inspect"]
         with serve(arguments, log=Path(folder) / "service.log") as running:
-            found = asyncio.run(switches(running.url, options.layer))
-    print(f"{TOKENS} tokens, 12 heads; ms a switch, median and largest of {12 * ROUNDS}")
+            found = asyncio.run(switches(running.url, options.layer, options.rounds))
+    print(f"{TOKENS} tokens, 12 heads; ms a switch, median and largest of {12 * options.rounds}")
     print("view     |    scripting      |  whole main thread")
     for view, some in found.items():
         print(row_of(view, some))

@@ -143,7 +143,10 @@ async def test_the_page_in_one_file_needs_no_service(
     await expect(reader.page.locator(".trouble")).to_be_hidden()
     await expect(reader.page.locator(".neuron-table tbody tr").first).to_be_visible()
     again = await saved(reader.page, "html", tmp_path)
-    assert again.read_text().count("<script") == file.read_text().count("<script") == 2
+    third = await visiting(offline=True)
+    await third.page.goto(again.as_uri())
+    await third.settled()
+    await expect(third.page.locator(".chip[aria-pressed=true]")).to_have_text("11")
     assert [one for one in reader.requests if not one.startswith(("file:", "data:", "blob:"))] == []
 
 
@@ -187,7 +190,7 @@ async def test_everything_is_reached_by_keyboard(visit: Visit) -> None:
     await page.keyboard.press("ArrowDown")
     await expect(page.locator(".column.keys .token .value").first).not_to_be_empty()
     await page.keyboard.press("Space")
-    assert "queries=1" in page.url
+    await expect(page).to_have_url(re.compile("queries=1"))
 
 
 async def test_it_speaks_japanese(visit: Visit, visiting: Visiting) -> None:
