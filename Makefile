@@ -50,6 +50,8 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.test: $(VENV)/.serve
 	@echo "Installing what the tests need …"
 	@$(PIP) -e '.[export,test,load,train]'
+	# A reference for the numbers of its neuron view; what it requires draws and fetches.
+	@$(PIP) --no-deps bertviz
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test

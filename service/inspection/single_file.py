@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
+from service.errors import InvalidRequest
 from service.inspection.encoding import NumberType, as_safetensors
 from service.inspection.inquiry import DEFAULT_TOP, Inquiry, Part
 from service.inspection.model import InspectedModel, Seen
@@ -28,11 +29,19 @@ MOST_BYTES = 24 * 2**20
 """Of answers in a file, as long as what is shown first is in it."""
 
 STEPS = (Part.PATTERN, Part.SCORES, Part.Q, Part.K, Part.V)
-OF_TASK = {
-    Task.EMBED: (Part.POOLED, Part.SIMILARITY),
-    Task.CLASSIFY: (Part.CLASS_SCORES,),
-    Task.GENERATE: (Part.NEXT_TOKENS,),
+LISTED = 200
+"""Next tokens whose logits the page's sliders work on."""
+LENS_POSITIONS = 40
+"""Of which the page shows the logit lens: the last ones."""
+OF_TASK: Mapping[Task, tuple[tuple[tuple[Part, ...], int], ...]] = {
+    Task.EMBED: (((Part.POOLED, Part.SIMILARITY), DEFAULT_TOP),),
+    Task.CLASSIFY: (((Part.CLASS_SCORES,), DEFAULT_TOP), ((Part.ATTRIBUTIONS,), DEFAULT_TOP)),
+    Task.GENERATE: (
+        ((Part.NEXT_TOKENS,), LISTED),
+        ((Part.NEXT_TOKENS,), DEFAULT_TOP),
+    ),
 }
+"""What else the page asks of a model, and for how many tokens."""
 
 Look = Callable[[Inquiry], Seen]
 
@@ -49,7 +58,12 @@ def single_file(model: InspectedModel, look: Look, asked: Inquiry, layer: int, h
         body = body_of(name, inquiry)
         if body in answers:
             continue
-        answer = as_safetensors(look(inquiry), NumberType.FLOAT16)
+        try:
+            seen = look(inquiry)
+        except InvalidRequest:
+            # Too much of so long a text, as the page says where it is asked for it.
+            continue
+        answer = as_safetensors(seen, NumberType.FLOAT16)
         answers[body] = base64.b64encode(answer).decode()
         size += len(answer)
         if size > MOST_BYTES:
@@ -70,8 +84,12 @@ def inquiries(task: Task, look: Look, asked: Inquiry, layer: int, head: int) -> 
     layers = max(stack["layers"] for stack in first["stacks"].values())
     yield patterns(plain, first, layer)
     yield steps(plain, first, layer, head)
-    for part in OF_TASK.get(task, ()):
-        yield replace(plain, include=(part,))
+    tokens = len(first["sequences"][-1]["tokens"])
+    if task is Task.GENERATE:
+        last = range(tokens - LENS_POSITIONS, tokens) if tokens > LENS_POSITIONS else None
+        yield replace(plain, include=(Part.LOGIT_LENS,), positions=last and tuple(last))
+    for include, top in (*OF_TASK.get(task, ()), ((Part.ROLLOUT,), DEFAULT_TOP)):
+        yield replace(plain, include=include, top=top)
     for one in range(layers):
         yield patterns(plain, first, one)
         yield steps(plain, first, one, head)

@@ -51,6 +51,15 @@ export function places(initial: readonly number[], isStep = true): Field<readonl
   return { initial, isStep, read, write: (value) => value.join(".") };
 }
 
+/** The same, in an order in which one may come again. */
+export function sequence(initial: readonly number[], isStep = true): Field<readonly number[]> {
+  const read = (text: string) => {
+    if (text === "") return [];
+    return /^\d{1,7}(\.\d{1,7})*$/.test(text) ? text.split(".").map(Number) : undefined;
+  };
+  return { initial, isStep, read, write: (value) => value.join(".") };
+}
+
 /** Yes or no. */
 export function flag(initial: boolean, isStep = true): Field<boolean> {
   const read = (text: string) => (text === "yes" ? true : text === "no" ? false : undefined);

@@ -1,7 +1,7 @@
 // All that is chosen on the page, in one place; it stands in the address, after the #, which a
 // browser keeps for itself: texts are not in any server's log.
 
-import { choice, type Field, flag, number, place, places, words } from "./fields";
+import { choice, type Field, flag, number, place, places, sequence, words } from "./fields";
 
 export const VIEWS = ["model", "head", "neuron", "next", "vectors", "compare"] as const;
 export type ViewName = (typeof VIEWS)[number];
@@ -26,6 +26,21 @@ const FIELDS = {
   query: place(null, false),
   key: place(null, false),
   step: number(6, 1, 6, false),
+  // Of what comes next: the ids of the tokens that were added, how one is drawn, the cell of the
+  // lens that is told of.
+  written: sequence([]),
+  temperature: number(1, 0, 2, false),
+  topK: number(0, 0, 100, false),
+  topP: number(1, 0.05, 1, false),
+  lensState: place(null, false),
+  lensPosition: place(null, false),
+  // Of meaning: the least similarity that is linked, the class that is explained.
+  near: number(0.4, 0, 1, false),
+  label: words(""),
+  // Of the comparison: the other side, where it isn't the same, and what is shown of both.
+  otherModel: words(""),
+  otherText: words(""),
+  shows: choice(["head", "mean", "rollout"], "rollout"),
   // How the page looks. "" is what the browser asks for.
   language: choice(["", "en", "ja"], "", false),
   theme: choice(["", "light", "dark"], "", false),

@@ -12,6 +12,7 @@ export type Part =
   | "bias"
   | "value_norms"
   | "residual_norms"
+  | "rollout"
   | "next_tokens"
   | "logit_lens"
   | "pooled"
@@ -33,6 +34,8 @@ export interface Inquiry extends Question {
   readonly heads?: readonly number[];
   readonly positions?: readonly number[];
   readonly top?: number;
+  /** Ids of tokens that follow all else. */
+  readonly continuation?: readonly number[];
   readonly label?: string;
 }
 
@@ -81,7 +84,25 @@ export interface Distance {
 export interface LikelyToken {
   readonly id: number;
   readonly text: string;
+  readonly logit: number;
   readonly probability: number;
+  readonly special: boolean;
+  /** Whether a generation stops there. */
+  readonly ends: boolean;
+}
+
+/** The tokens that aren't listed; at each of `temperatures` log Σ exp(logit / temperature). */
+export interface OtherTokens {
+  readonly tokens: number;
+  readonly probability: number;
+  readonly temperatures: readonly number[];
+  readonly log_sums: readonly number[];
+}
+
+export interface NextTokens {
+  readonly position: number;
+  readonly tokens: readonly LikelyToken[];
+  readonly rest: OtherTokens;
 }
 
 export interface Answer {
@@ -96,10 +117,7 @@ export interface Answer {
   readonly texts: readonly string[];
   readonly sequences: readonly { readonly tokens: readonly Token[] }[];
   readonly attentions: readonly Attention[];
-  readonly next_tokens?: readonly {
-    readonly position: number;
-    readonly tokens: readonly LikelyToken[];
-  }[];
+  readonly next_tokens?: readonly NextTokens[];
   readonly logit_lens?: {
     readonly states: readonly number[];
     readonly positions: readonly number[];
@@ -116,6 +134,8 @@ export interface Answer {
     readonly label: string;
     readonly probability: number;
     readonly drops: readonly (number | null)[];
+    /** Which tokens the rows of the tensor `occluded` are without. */
+    readonly positions: readonly number[];
   };
 }
 

@@ -88,7 +88,19 @@ export class Service implements Source {
 
 /** An inquiry as the service reads it, each always in the same words. */
 export function bodyOf(inquiry: Inquiry): string {
-  const { model, text, second, include, layers, heads, positions, top, label } = inquiry;
-  const body = { model, text, second, include, layers, heads, positions, top, label };
+  const { model, text, second, include, layers, heads, positions, top, label, continuation } =
+    inquiry;
+  const body = {
+    model,
+    text,
+    second,
+    include,
+    layers,
+    heads,
+    positions,
+    top,
+    label,
+    continuation,
+  };
   return JSON.stringify(body, (_, value) => value ?? undefined);
 }

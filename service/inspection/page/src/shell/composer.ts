@@ -24,7 +24,9 @@ export class Composer {
     const { say, models, cache } = page;
     const options = models.map(({ name }) => make("option", { value: name }, name));
     this.model = make("select", { id: "model" }, ...options);
-    this.model.addEventListener("change", () => page.store.set({ model: this.model.value }));
+    this.model.addEventListener("change", () =>
+      page.store.set({ model: this.model.value, written: [] }),
+    );
     for (const area of [this.text, this.second]) {
       area.readOnly = !cache.source.live;
       area.addEventListener("keydown", (event) => {
@@ -60,6 +62,7 @@ export class Composer {
           keys: [],
           query: null,
           key: null,
+          written: [],
         });
     });
   }

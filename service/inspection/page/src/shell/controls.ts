@@ -23,10 +23,10 @@ export class Controls {
     const focused = document.activeElement?.id;
     fill(
       this.element,
-      sitesOf(answer).length > 1 && this.sites(answer, site),
+      entry.ofSites && sitesOf(answer).length > 1 && this.sites(answer, site),
       entry.ofHeads && this.layer(state, answer, site),
       entry.ofHeads && this.heads(state, answer, site, entry.name === "head"),
-      this.tokens(state),
+      entry.ofGroups(answer) && this.tokens(state),
     );
     if (focused && document.activeElement === document.body)
       document.getElementById(focused)?.focus();

@@ -1,12 +1,18 @@
 // The one table of what is said: each entry has English first, then Japanese.
 
 import { VIEWS_OF_ATTENTION } from "./attention";
+import { VIEW_OF_COMPARISON } from "./compare";
+import { VIEW_OF_NEXT } from "./next";
 import { SHELL } from "./shell";
+import { VIEW_OF_VECTORS } from "./vectors";
 
-const TABLE = { ...SHELL, ...VIEWS_OF_ATTENTION } satisfies Record<
-  string,
-  readonly [english: string, japanese: string]
->;
+const TABLE = {
+  ...SHELL,
+  ...VIEWS_OF_ATTENTION,
+  ...VIEW_OF_NEXT,
+  ...VIEW_OF_VECTORS,
+  ...VIEW_OF_COMPARISON,
+} satisfies Record<string, readonly [english: string, japanese: string]>;
 
 export type Word = keyof typeof TABLE;
 export type Language = "en" | "ja";
