@@ -16,6 +16,7 @@ export function makeNeuronView(page: Page): View {
 class NeuronView implements View {
   readonly element: HTMLElement;
   private readonly queries = make("div", { class: "query-chips", role: "radiogroup" });
+  private chips = "";
   private readonly steps = make("ol", { class: "steps" });
   private readonly table: NeuronTable;
   private readonly note = make("p", { class: "note" });
@@ -61,6 +62,9 @@ class NeuronView implements View {
   }
 
   private showQueries({ queries, query }: Steps): void {
+    const shape = JSON.stringify([query, queries.map(({ token }) => token)]);
+    if (shape === this.chips) return;
+    this.chips = shape;
     const hadFocus = this.queries.contains(document.activeElement);
     const chips = queries.map((token, place) => {
       const isChosen = place === query;
