@@ -4,6 +4,7 @@
 #   make serve ARGS=--plain  the same under uvicorn alone, without Ray
 #   make supersense          train the default classifier's head again (Debian's wordnet-base)
 #   make test | make check   the tests | formatting, lint, types and the imports between floors
+#   make page                build the page of /inspect from its sources (needs node and npm)
 #   make fuzz                thousands of requests of every shape that the schema tells of, or doesn't
 #   make conformance         every client against the default models; writes docs/conformance.md
 #   make bench               ours against every peer; writes docs/benchmarks.md
@@ -21,12 +22,12 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c const
 TORCH := $(shell grep -E '^torch==' constraints.txt)
 
 # Debian packages that some tests and load tests use: WordNet's glosses (supersense), a light HTTP
-# load generator, `ss` (which ports listen), and Prometheus with promtool. kubectl, which renders the manifests where it is
+# load generator, `ss` (which ports listen), Prometheus with promtool, and a browser. kubectl, which renders the manifests where it is
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
-TOOLS := wordnet-base wrk iproute2 prometheus
+TOOLS := wordnet-base wrk iproute2 prometheus chromium
 
-.PHONY: help setup setup-tools serve supersense test test-image check fuzz conformance bench \
-	bench-ray bench-prompts monitor clean
+.PHONY: help setup setup-tools serve supersense test test-image check page check-page fuzz \
+	conformance bench bench-ray bench-prompts monitor clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -49,6 +50,8 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.test: $(VENV)/.serve
 	@echo "Installing what the tests need …"
 	@$(PIP) -e '.[export,test,load,train]'
+	# A reference for the numbers of its neuron view; what it requires draws and fetches.
+	@$(PIP) --no-deps bertviz
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test
@@ -98,8 +101,28 @@ check: $(VENV)/.check
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+	  $(MAKE) --no-print-directory check-page; \
+	else \
+	  echo "check: the page's sources are skipped, node and npm are not here."; \
+	fi
 	@$(BIN)/hadolint deploy/image/Dockerfile
 	@$(BIN)/shellcheck .ci/run deploy/image/steps.sh deploy/monitoring/monitor.sh service/haproxy-with-bounds
+
+# What is built is committed, so that users need no node: whoever changes a source builds it again.
+PAGE := service/inspection/page
+PAGE_PACKAGES := $(PAGE)/node_modules/.package-lock.json
+$(PAGE_PACKAGES): $(PAGE)/package-lock.json
+	@echo "Installing what builds the page …"
+	@npm --prefix $(PAGE) ci --no-audit --no-fund --silent
+	@touch $@
+
+page: $(PAGE_PACKAGES)
+	@npm --prefix $(PAGE) run --silent build
+
+# Types, lint, and that what is built is what the sources make.
+check-page: $(PAGE_PACKAGES)
+	@npm --prefix $(PAGE) run --silent check
 
 # Minutes, on the default models.
 fuzz: $(VENV)/.test
@@ -135,5 +158,5 @@ monitor:
 	@deploy/monitoring/monitor.sh $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(PAGE)/node_modules build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

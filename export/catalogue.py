@@ -15,7 +15,7 @@ from export.artifact import MANIFEST, Artifact, Precision, digests, read_manifes
 EXPORTER_VERSION = "5"
 """Part of every cache key: raise it when what is written changes."""
 
-INSPECTION_VERSION = "1"
+INSPECTION_VERSION = "2"
 """The same of inspection graphs, which are made apart from the artifacts that they look into."""
 
 HEADS_FOLDER = Path(__file__).parent / "heads"

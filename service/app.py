@@ -21,6 +21,7 @@ from service.api.documentation import Documentation
 from service.api.errors import on_domain_error, on_http_error
 from service.api.exchange import Dialect, Tracer
 from service.api.inspect import Inspect
+from service.api.inspect_page import inspect_page_routes
 from service.api.keys import ApiKeys, RequireKey
 from service.api.openai import OpenAI
 from service.api.openai_generation import OpenAIGeneration
@@ -97,6 +98,7 @@ def create_app(
         *Classify(registry, tokenizing, offload, limits, now).routes(),
         *Ranking(registry, tokenizing, offload, limits, now).routes(),
         *Inspect(registry, desk, limits, looked_into).routes(),
+        *inspect_page_routes(),
         *theirs,
     ]
     if control is not None and settings.admin_keys_file is not None:

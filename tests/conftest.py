@@ -6,6 +6,7 @@ They live in `.cache/tests` of the repository, or where TESTS_CACHE says.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from export.pipeline import export
 from model_core.checkpoints.errors import SourceUnreachable
 from model_core.checkpoints.sources import Located, locate
 from tests.support.reports import silent
+
+if TYPE_CHECKING:
+    from tests.support.families.exported import Exports
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,6 +48,15 @@ def exported(model: str, precision: Precision | None, model_cache: Path) -> Arti
         located_or_skip(model, model_cache)
         folder = export(wanted, model_cache, silent)
     return Artifact.open(folder)
+
+
+@pytest.fixture(scope="session")
+def family_exports(tmp_path_factory: pytest.TempPathFactory) -> "Exports":
+    """What cases of the family tree are exported to, made once for all."""
+    # Here, because most tests need none of the references that it brings along.
+    from tests.support.families.exported import Exports
+
+    return Exports(tmp_path_factory.mktemp("families"))
 
 
 @pytest.fixture(scope="session")

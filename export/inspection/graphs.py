@@ -99,6 +99,7 @@ def parts_of(attended: Attended) -> Mapping[str, Tensor]:
     parts = {
         "q": attended.q,
         "k": attended.k,
+        "v": attended.v,
         "scores": attended.scores,
         "pattern": attended.pattern,
         "value_norms": attended.value_norms,

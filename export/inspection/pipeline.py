@@ -4,9 +4,9 @@ everything that `model_core/inspection.py` sees as outputs.
 An artifact of its own beside the served one, so that what is served stays as it was, byte by byte.
 What it holds:
 
-- `model.onnx`: padded rows to what each attention saw (`{site}.q`, `.k`, `.scores`, `.pattern`,
-  `.value_norms`, `.bias` where there is one), `{stack}.residual_norms`, `{stack}.states` where a
-  head reads them as logits, and what the served graph gives of a text.
+- `model.onnx`: padded rows to what each attention saw (`{site}.q`, `.k`, `.v`, `.scores`,
+  `.pattern`, `.value_norms`, `.bias` where there is one), `{stack}.residual_norms`,
+  `{stack}.states` where a head reads them as logits, and what the served graph gives of a text.
 - `lens.onnx`, where there is such a head: states [N, E] to logits [N, V].
 """
 

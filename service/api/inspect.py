@@ -16,7 +16,7 @@ from service.api.openai_types import STOP_AT_FIRST, ModelName
 from service.errors import InspectionOff
 from service.inspection.desk import InspectionDesk
 from service.inspection.encoding import BINARY, NumberType, as_json, as_safetensors
-from service.inspection.inquiry import Inquiry, Part
+from service.inspection.inquiry import DEFAULT_TOP, Inquiry, Part
 from service.inspection.sequences import TextLimits
 from service.registry import Registry
 
@@ -58,7 +58,12 @@ class InspectBody(bodies.RequestBody):
         description="After which tokens the next is asked for; without it the last for "
         "next_tokens, all for logit_lens.",
     )
-    top: int = Field(5, ge=1, le=100, description="How many tokens each position gets.")
+    top: int = Field(DEFAULT_TOP, ge=1, le=256, description="How many tokens each position gets.")
+    continuation: Numbers = Field(
+        [],
+        max_length=MOST_CHOSEN,
+        description="Token ids that follow all else, as a generation wrote them one by one.",
+    )
     label: str | None = Field(
         None, max_length=1024, description="The class that attributions explain; the likeliest."
     )
@@ -107,6 +112,7 @@ class Inspect:
             heads=None if body.heads is None else tuple(body.heads),
             positions=None if body.positions is None else tuple(body.positions),
             top=body.top,
+            continuation=tuple(body.continuation),
             label=body.label,
         )
 

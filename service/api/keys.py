@@ -15,12 +15,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.errors import UNAUTHORIZED, error_response
 from service.api.exchange import exchange_of
+from service.api.inspect_page import FILES
 
 PREFIX = "sk-anatomy-"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-OPEN_PATHS = frozenset({"/health", "/ready"})
-"""What probes ask, which have no key: it says that a process lives, and nothing else."""
+OPEN_PATHS = frozenset({"/health", "/ready", *FILES})
+"""What probes ask, which have no key: it says that a process lives, and nothing else. And a page
+that says nothing before it has been given a key: a browser has none to send with its address."""
 
 ADMIN_PATHS = "/admin/"
 """Under which models are changed. Keys of the others don't open it, nor its keys anything else."""

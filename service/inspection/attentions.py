@@ -41,7 +41,7 @@ class Attention:
         match part:
             case Part.Q:
                 return site.heads * queries * site.head_dim
-            case Part.K:
+            case Part.K | Part.V:
                 return site.kv_heads * keys * site.head_dim
             case Part.VALUE_NORMS:
                 return site.kv_heads * keys
@@ -71,7 +71,7 @@ class Attention:
     def tensors(self, inquiry: Inquiry, seen: Mapping[str, Array]) -> dict[str, Array]:
         """What is asked for of the heads that are asked for, by name."""
         heads, kv_heads = self.heads(inquiry)
-        rows = {Part.K: kv_heads, Part.VALUE_NORMS: kv_heads}
+        rows: dict[Part, list[int]] = dict.fromkeys((Part.K, Part.V, Part.VALUE_NORMS), kv_heads)
         return {
             f"{self.name}.{part}": seen[f"{self.site.name}.{part}"][0][rows.get(part, heads)]
             for part in self.parts(inquiry)

@@ -61,6 +61,7 @@ def told(
         "label": labels[place],
         "probability": float(probs[place]),
         "drops": drops,
+        "positions": [place for place, other in enumerate(others) if other is not None],
     }
 
 

@@ -15,9 +15,10 @@ from service.exporting import artifact_of
 from service.inspection.encoding import as_json
 from service.inspection.inquiry import Inquiry, Part
 from service.inspection.loading import inspected_models
-from service.inspection.model import InspectedModel
-from service.inspection.panels import CAUTION, findings, grid, page, panels_of, save_png
+from service.inspection.model import InspectedModel, Seen
+from service.inspection.panels import CAUTION, findings, grid, panels_of, save_png
 from service.inspection.sequences import TextLimits
+from service.inspection.single_file import single_file
 from service.messages import Task
 from service.offline_commands import Model
 from service.settings import ServiceSettings
@@ -54,7 +55,8 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON, of every layer "
         "and head unless they are named.")] = False,
     png: Annotated[Path | None, typer.Option(help="Write a picture of the pattern.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with it.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the page of /inspect with it, in "
+        "one file that opens without a service.")] = None,
     precision: PrecisionOption = None,
 ) -> None:  # fmt: skip
     """Look inside a model while it reads a text: where a head looks, what would come next."""
@@ -74,11 +76,16 @@ def inspect(
             label=label,
         )
         limits = TextLimits(settings.inspect_max_tokens, settings.max_bytes_per_token)
-        seen = inspected.look(inquiry, limits, MOST_NUMBERS)
+
+        def look(one: Inquiry) -> Seen:
+            return inspected.look(one, limits, MOST_NUMBERS)
+
+        seen = look(inquiry)
         if png is not None:
             save_png(panels_of(seen), png)
         if html is not None:
-            html.write_text(page(seen), encoding="utf-8")
+            page = single_file(inspected, look, inquiry, layer or 0, head or 0)
+            html.write_text(page, encoding="utf-8")
         if json:
             sys.stdout.buffer.write(as_json(seen) + b"\n")
             return

@@ -52,6 +52,11 @@ class InspectionGraphs:
             probs.append(found)
         return np.concatenate(ids), np.concatenate(probs)
 
+    def logits(self, state: Floats) -> Array:
+        """What a state [E] says of every token [V], read as if it were the last, in float64."""
+        (logits,) = self._session(LENS_GRAPH).run({"states": state[None]}, ["logits"])
+        return logits[0].astype(np.float64)
+
     def _feeds(self, rows: Sequence[TokenRow], target: TokenRow | None) -> Mapping[str, Array]:
         lengths = np.array([len(row.spans) for row in rows])
         shape = (len(rows), int(lengths.max()))

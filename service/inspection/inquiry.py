@@ -17,9 +17,11 @@ class Part(StrEnum):
     SCORES = "scores"  # what they are the softmax of
     Q = "q"
     K = "k"
+    V = "v"
     BIAS = "bias"  # what relative positions add to the scores
     VALUE_NORMS = "value_norms"
     RESIDUAL_NORMS = "residual_norms"
+    ROLLOUT = "rollout"  # which tokens each state mixes, if attention were all that mixes
     NEXT_TOKENS = "next_tokens"
     LOGIT_LENS = "logit_lens"
     POOLED = "pooled"
@@ -28,7 +30,10 @@ class Part(StrEnum):
     ATTRIBUTIONS = "attributions"
 
 
-OF_ATTENTION = (Part.PATTERN, Part.SCORES, Part.Q, Part.K, Part.BIAS, Part.VALUE_NORMS)
+DEFAULT_TOP = 5
+"""How many next tokens each position gets."""
+
+OF_ATTENTION = (Part.PATTERN, Part.SCORES, Part.Q, Part.K, Part.V, Part.BIAS, Part.VALUE_NORMS)
 """What every layer and head has."""
 
 OF_TASK: Mapping[Task, tuple[Part, ...]] = MappingProxyType(
@@ -45,7 +50,9 @@ class Inquiry:
     """What is asked. `layers`, `heads` and `positions` None are all of them; `positions` are those
     of the tokens whose next ones are asked for, of the target where there is one, and None there is
     the last for `next_tokens` and all for `logit_lens`; `top` is how many tokens each gets.
-    `label` is the class whose probability attributions explain; None: the likeliest.
+    `continuation` are token ids that follow all else, as a generation wrote them: their text cut
+    anew might be other tokens. `label` is the class whose probability attributions explain; None:
+    the likeliest.
     """
 
     text: str
@@ -54,7 +61,8 @@ class Inquiry:
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
     positions: tuple[int, ...] | None = None
-    top: int = 5
+    top: int = DEFAULT_TOP
+    continuation: tuple[int, ...] = ()
     label: str | None = None
 
     @property
@@ -65,7 +73,7 @@ class Inquiry:
 
 def require_fitting(inquiry: Inquiry, task: Task, inspection: Inspection, model: str) -> None:
     """Raises `InvalidRequest`, naming the field, unless the model has what is asked for."""
-    accepted = (*OF_ATTENTION, Part.RESIDUAL_NORMS, *OF_TASK.get(task, ()))
+    accepted = (*OF_ATTENTION, Part.RESIDUAL_NORMS, Part.ROLLOUT, *OF_TASK.get(task, ()))
     for part in inquiry.include:
         if part not in accepted:
             raise InvalidRequest(
@@ -77,6 +85,11 @@ def require_fitting(inquiry: Inquiry, task: Task, inspection: Inspection, model:
         raise InvalidRequest(
             f"include: model {model!r} adds no bias to its scores; leave {Part.BIAS} out",
             field="include",
+        )
+    if inquiry.continuation and task is not Task.GENERATE:
+        raise InvalidRequest(
+            f"continuation: a model that does {task} writes nothing; leave it out",
+            field="continuation",
         )
     layers = max(site.layer for site in inspection.sites) + 1
     heads = max(site.heads for site in inspection.sites)

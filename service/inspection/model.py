@@ -21,6 +21,7 @@ from service.inspection.attentions import (
 from service.inspection.graphs import Array, InspectionGraphs
 from service.inspection.inquiry import Inquiry, Part, require_below, require_fitting
 from service.inspection.next_tokens import lens_places, logit_lens, next_tokens
+from service.inspection.rollout import pattern_of, rolled_sites, rollouts
 from service.inspection.sequences import Sequences, TextLimits, TokenRow, sequences_of
 from service.messages import Floats, ModelCard
 
@@ -68,7 +69,7 @@ class InspectedModel:
         """
         card, inspection = self.card, self.graphs.inspection
         require_fitting(inquiry, card.task, inspection, card.name)
-        read = sequences_of(inquiry.text, inquiry.second, card, self.served, self.tokenizer, limits)
+        read = sequences_of(inquiry, card, self.served, self.tokenizer, limits)
         looking = Looking(self, inquiry, read, attentions_of(inquiry, read, inspection), wanted)
         looking.require_room(most_numbers)
         seen = looking.look()
@@ -100,6 +101,11 @@ class Looking:
         """Raises `InvalidRequest` for what would take too much, or isn't there."""
         card, tokens = self.model.card, len(self.asked.spans)
         computed, given = sizes(self.attentions, self.inquiry)
+        if self.includes(Part.ROLLOUT):
+            more, shown = self.rollout_sizes()
+            computed, given = computed + more, given + shown
+        if self.includes(Part.ATTRIBUTIONS):
+            given += tokens * len(card.labels)
         for count, most in ((given, most_numbers), (computed, MOST_COMPUTED)):
             if count > most:
                 raise InvalidRequest(
@@ -119,6 +125,12 @@ class Looking:
                 f"{', '.join(card.labels) or 'none'}",
                 field="label",
             )
+
+    def rollout_sizes(self) -> tuple[int, int]:
+        """How many numbers are computed for the rollout, and at most given."""
+        most = max(len(row.spans) for row in self.read.all) ** 2 * len(self.read.sources)
+        sites = [site for of in rolled_sites(self.model.graphs.inspection).values() for site in of]
+        return most * sum(site.heads for site in sites), most * len(sites)
 
     def lens_places(self) -> tuple[list[int], list[int]]:
         """The states and positions that the logit lens reads."""
@@ -149,6 +161,10 @@ class Looking:
                 for stack in stacks_of(model.graphs.inspection):
                     name = f"{stack}.residual_norms"
                     seen.tensors[SECOND + name if place else name] = run[name][:, 0]
+        if self.includes(Part.ROLLOUT):
+            for place, run in enumerate(found):
+                for name, rows in rollouts(model.graphs.inspection, self.inquiry, run).items():
+                    seen.tensors[SECOND + name if place else name] = rows
         self.add_next_tokens(seen, found[0])
         self.add_vectors(seen, found)
         self.add_classes(seen, found[0])
@@ -164,6 +180,9 @@ class Looking:
         }
         if self.includes(Part.RESIDUAL_NORMS):
             names |= {f"{stack}.residual_norms" for stack in stacks_of(graphs.inspection)}
+        if self.includes(Part.ROLLOUT):
+            for sites in rolled_sites(graphs.inspection).values():
+                names |= {pattern_of(site) for site in sites}
         if self.includes(Part.NEXT_TOKENS, Part.LOGIT_LENS):
             names.add(f"{graphs.inspection.lens}.states")
         if self.includes(Part.POOLED, Part.CLASS_SCORES, Part.ATTRIBUTIONS):
@@ -234,6 +253,8 @@ class Looking:
             seen.answer["attributions"] = attributions.told(
                 probs, others, labels, self.inquiry.label
             )
+            rows = [other for other in others if other is not None]
+            seen.tensors["occluded"] = np.array(rows, np.float32).reshape(-1, len(labels))
 
     def go_on(self) -> None:
         """Raises `GivenUp` once nobody waits."""

@@ -7,9 +7,13 @@ import numpy as np
 
 from model_core.tokenization import Tokenizer
 from service.errors import InvalidRequest
-from service.inspection.graphs import Array, InspectionGraphs
+from service.inspection.graphs import Array, InspectionGraphs, likeliest
 from service.inspection.inquiry import Inquiry
+from service.messages import Floats
 
+TEMPERATURES = tuple(round(0.1 * step, 1) for step in range(1, 21))
+"""At which the weight of the tokens that aren't listed is told, so that whoever shows the listed
+ones at another temperature needs no other logits."""
 MOST_STATES = 4096
 """States that are read as logits for one inquiry: each costs as much as a token's own logits."""
 
@@ -33,18 +37,44 @@ def lens_places(inquiry: Inquiry, tokens: int, layers: int) -> tuple[list[int], 
 def next_tokens(
     graphs: InspectionGraphs, tokenizer: Tokenizer, states: Array, places: Sequence[int], top: int
 ) -> list[dict[str, Any]]:
-    """The likeliest tokens after each of `places`; `states` [states, tokens, E]."""
-    ids, probs = graphs.likeliest(states[-1, list(places)], top)
-    return [
-        {
-            "position": place,
-            "tokens": [
-                {"id": token, "text": tokenizer.token_text(token), "probability": prob}
-                for token, prob in zip(row.tolist(), likely.tolist(), strict=True)
-            ],
-        }
-        for place, row, likely in zip(places, ids, probs, strict=True)
-    ]
+    """The likeliest tokens after each of `places`, and what weight the others have; `states`
+    [states, tokens, E]."""
+    found: list[dict[str, Any]] = []
+    for place in places:
+        # One by one: a row is as wide as the vocabulary, and the lens runs in blocks anyway.
+        logits = graphs.logits(states[-1, place])
+        ids, probs = likeliest(logits[None], top)
+        tokens = [
+            {
+                "id": token,
+                "text": tokenizer.token_text(token),
+                "logit": float(logits[token]),
+                "probability": prob,
+                "special": tokenizer.is_special(token),
+                "ends": token in tokenizer.eos_ids,
+            }
+            for token, prob in zip(ids[0].tolist(), probs[0].tolist(), strict=True)
+        ]
+        rest = np.delete(logits, ids[0])
+        found.append({"position": place, "tokens": tokens, "rest": rest_of(rest, probs)})
+    return found
+
+
+def rest_of(logits: Floats, probs: Floats) -> dict[str, Any]:
+    """What is told of the tokens that aren't listed; `probs` are of those that are."""
+    temperatures = TEMPERATURES if logits.size else ()
+    return {
+        "tokens": logits.size,
+        "probability": max(0.0, 1.0 - float(probs.sum(dtype=np.float64))),
+        "temperatures": list(temperatures),
+        "log_sums": [log_sum(logits / temperature) for temperature in temperatures],
+    }
+
+
+def log_sum(logits: Floats) -> float:
+    """log Σ exp of `logits` [N], N at least 1."""
+    highest = float(logits.max())
+    return highest + float(np.log(np.exp(logits - highest).sum()))
 
 
 def logit_lens(

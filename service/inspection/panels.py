@@ -1,8 +1,7 @@
-"""Attention patterns as pictures: a grid for the terminal, SVG in a page of its own, PNG."""
+"""Attention patterns as pictures: a grid for the terminal, PNG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from service.messages import Floats
 
 SHADES = ((0.75, "██"), (0.5, "▓▓"), (0.25, "▒▒"), (0.1, "░░"), (0.02, "··"), (0.0, "  "))
 """From which weight on a cell looks so: readable without colours too."""
-CELL, FONT = 22, 12  # pixels
 CAUTION = (
     "Attention says where information was read from, not what it was used for: a weight is no "
     "explanation of an answer."
@@ -86,51 +84,6 @@ def shade(weight: float) -> str:
 def visible(token: str) -> str:
     """A token with its spaces and line ends to be seen."""
     return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
-
-
-def svg(panel: Panel) -> str:
-    """The grid as an SVG element; each cell says its weight when it is pointed at."""
-    left = 12 + 8 * max(len(visible(token)) for token in panel.queries)
-    top = 12 + 8 * max(len(visible(token)) for token in panel.keys)
-    width = left + CELL * len(panel.keys) + 4
-    height = top + CELL * len(panel.queries) + 4
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="monospace" font-size="{FONT}">',
-        f"<title>{escape(panel.title)}</title>",
-    ]
-    for column, token in enumerate(panel.keys):
-        x, y = left + CELL * column + CELL // 2 + 4, top - 6
-        label = escape(visible(token))
-        parts.append(f'<text x="{x}" y="{y}" transform="rotate(-90 {x} {y})">{label}</text>')
-    for row, (token, weights) in enumerate(zip(panel.queries, panel.weights, strict=True)):
-        y, label = top + CELL * row, escape(visible(token))
-        parts.append(f'<text x="{left - 6}" y="{y + 15}" text-anchor="end">{label}</text>')
-        for column, weight in enumerate(weights):
-            said = escape(f"{visible(token)} → {visible(panel.keys[column])}: {weight:.3f}")
-            parts.append(
-                f'<rect x="{left + CELL * column}" y="{y}" width="{CELL - 1}" '
-                f'height="{CELL - 1}" fill="#08519c" fill-opacity="{weight:.3f}" '
-                f'stroke="#ccc" stroke-width="0.5"><title>{said}</title></rect>'
-            )
-    return "".join((*parts, "</svg>"))
-
-
-def page(seen: Seen) -> str:
-    """One HTML file that needs nothing else."""
-    title = escape(f"{seen.answer['model']}: {' / '.join(seen.answer['texts'])}")
-    figures = "".join(
-        f"<figure><figcaption>{escape(panel.title)}</figcaption>{svg(panel)}</figure>"
-        for panel in panels_of(seen)
-    )
-    lines = "".join(f"<p>{escape(line)}</p>" for line in findings(seen))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{title}</title><style>body{{font-family:sans-serif;margin:2rem}}"
-        "figure{margin:0 0 2rem;overflow-x:auto}figcaption{margin-bottom:.5rem}</style></head>"
-        f"<body><h1>{title}</h1>{lines}{figures}<p>Rows are queries, columns keys; a darker cell "
-        f"is a larger weight. {escape(CAUTION)}</p></body></html>\n"
-    )
 
 
 def findings(seen: Seen) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from export.artifact import Kind, Manifest
 from model_core.tokenization import Span, TokenizationError, Tokenizer
 from service.errors import InvalidRequest, TooManyTokens
+from service.inspection.inquiry import Inquiry
 from service.items import byte_count
 from service.messages import ModelCard, Task
 
@@ -53,8 +54,7 @@ class TextLimits:
 
 
 def sequences_of(
-    text: str,
-    second: str | None,
+    inquiry: Inquiry,
     card: ModelCard,
     served: Manifest,
     tokenizer: Tokenizer,
@@ -63,9 +63,10 @@ def sequences_of(
     """How the model reads one text or two.
 
     An embedding model reads each alone; a classifier reads a pair in one sequence; a decoder the
-    second as the continuation of the first; an encoder-decoder the second as the target. Raises
-    `InvalidRequest`, `TooManyTokens`.
+    second as the continuation of the first; an encoder-decoder the second as the target. Tokens
+    of a `continuation` come after that. Raises `InvalidRequest`, `TooManyTokens`.
     """
+    text, second = inquiry.text, inquiry.second
     longest = min(limits.max_tokens, card.max_input_tokens)
     for field, value in (("text", text), ("second", second)):
         if value is not None:
@@ -74,10 +75,14 @@ def sequences_of(
         found = tokenized(text, second, card, served, tokenizer)
     except TokenizationError as error:
         raise InvalidRequest(f"text: {error}", field="text") from error
+    if inquiry.continuation:
+        found = continued(found, inquiry.continuation, served, tokenizer)
     for place, sequence in enumerate(found.all):
         is_target = found.target is not None and place == len(found.sources)
         most = min(limits.max_tokens, card.max_tokens) if is_target else longest
         field = "second" if place else "text"
+        if inquiry.continuation and place == len(found.all) - 1:
+            field = "continuation"
         if not sequence.spans:
             raise InvalidRequest(f"{field} is empty; it needs a token at least", field=field)
         if len(sequence.spans) > most:
@@ -138,6 +143,42 @@ def tokenized(
         None if span.start is None else kind for span, kind in zip(spans, types, strict=True)
     )
     return Sequences((TokenRow(tuple(spans), texts, types),), None, (text, second))
+
+
+def continued(
+    read: Sequences, token_ids: Sequence[int], served: Manifest, tokenizer: Tokenizer
+) -> Sequences:
+    """What is read, with tokens after it that a generation wrote; their text belongs to the second.
+
+    Raises `InvalidRequest` for a number that is no token.
+    """
+    for place, number in enumerate(token_ids):
+        if not 0 <= number < served.vocab_size:
+            field = f"continuation[{place}]"
+            raise InvalidRequest(
+                f"{field}: {number} is not accepted; the model has tokens 0 to "
+                f"{served.vocab_size - 1}",
+                field=field,
+            )
+    row = read.target or read.sources[0]
+    first, *more = read.read
+    written = "".join(more)
+    stream = tokenizer.stream(after=[span.token_id for span in row.spans if not span.special])
+    spans, texts = list(row.spans), list(row.texts)
+    for number in token_ids:
+        text = stream.push(number)
+        if tokenizer.is_special(number):
+            spans.append(Span(number, tokenizer.token_text(number), True, None, None))
+            texts.append(None)
+        else:
+            start, written = len(written), written + text
+            spans.append(Span(number, text, False, start, len(written)))
+            texts.append(1)
+    longer = TokenRow(tuple(spans), tuple(texts), (*row.types, *(0 for _ in token_ids)))
+    texts_read = (first, written)
+    if read.target is None:
+        return Sequences((longer,), None, texts_read)
+    return Sequences(read.sources, longer, texts_read)
 
 
 def starting(served: Manifest) -> Sequence[int]:

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,26 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(minilm_artifact: Artifact, log: Path) -> Iterator[Running]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("ANATOMY_REPLICAS", "2")
-        environment.setenv("ANATOMY_LOG_FORMAT", "json")
-        with serve([str(minilm_artifact.folder)], log=log, start_timeout_s=120) as running:
-            yield running
+def pair(minilm_artifact: Artifact, model_cache: Path, log: Path) -> Iterator[Running]:
+    settings = {
+        "ANATOMY_REPLICAS": "2",
+        "ANATOMY_LOG_FORMAT": "json",
+        "ANATOMY_INSPECT": "true",
+        "ANATOMY_INSPECT_MAX_TOKENS": "64",
+        "ANATOMY_INSPECT_CONCURRENCY": "1",
+        "ANATOMY_CACHE_FOLDER": str(model_cache),
+    }
+    # The first start makes the inspection graph; later ones find it in the cache.
+    command = [str(minilm_artifact.folder)]
+    with serve(command, log=log, start_timeout_s=240, settings=settings) as running:
+        yield running
+
+
+def inspect(service: Running, text: str, request_id: str) -> httpx.Response:
+    """On a connection of its own, so that either replica may get it."""
+    body = {"model": "minilm", "text": text, "layers": [0], "heads": [8], "number_type": "float32"}
+    headers = {"x-request-id": request_id, "accept": "application/octet-stream"}
+    return httpx.post(f"{service.url}/v1/inspect", json=body, headers=headers, timeout=60)
 
 
 def embed(service: Running, request_id: str) -> None:
@@ -101,3 +116,32 @@ def test_every_request_has_a_line_of_json_with_its_id(pair: Running, log: Path) 
     (line,) = lines
     assert (line["route"], line["status"], line["model"]) == ("/v1/embeddings", 200, "minilm")
     assert "time flies" not in json.dumps(line)
+
+
+def test_every_replica_shows_the_same_of_a_model(pair: Running, log: Path) -> None:
+    answers: set[bytes] = set()
+    asked: dict[int, int] = {}
+    deadline = time.monotonic() + DEADLINE_S
+    while len(asked) < 2 and time.monotonic() < deadline:
+        answer = inspect(pair, "time flies like an arrow", f"look-{len(answers)}")
+        answers.add(answer.raise_for_status().content)
+        asked = {
+            process: len(found)
+            for process, lines in lines_by_replica(log).items()
+            if (found := [line for line in lines if line.get("route") == "/v1/inspect"])
+        }
+    assert len(asked) == 2, "one replica got every inspection"
+    assert len(answers) == 1
+
+
+def test_inspections_are_bounded_in_each_replica(pair: Running) -> None:
+    refused = inspect(pair, "word " * 100, "too-long")
+    assert refused.status_code == 400
+    assert "at most 64 are looked into" in refused.json()["error"]["message"]
+    # A replica has one place: of many at once some are told to come again, and none fails.
+    with ThreadPoolExecutor(12) as crowd:
+        texts = [f"text number {number} " + "and more " * 20 for number in range(36)]
+        found = list(crowd.map(lambda text: inspect(pair, text, "crowd"), texts))
+    assert {answer.status_code for answer in found} == {200, 429}
+    assert all(int(one.headers["retry-after"]) >= 1 for one in found if one.status_code == 429)
+    embed(pair, "after the crowd")

@@ -1,6 +1,8 @@
 """The inspection graph shows what PyTorch sees, and gives what the served graph gives."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from export.artifact import (
     read_manifest,
     write_manifest,
 )
-from export.catalogue import find_inspection, recipe
+from export.catalogue import find_inspection, inspection_folder, recipe
 from export.inspection.graphs import named_stacks, parts_of
 from export.inspection.pipeline import export_inspection
 from export.parity import ParityError, padded
@@ -31,7 +33,7 @@ from model_core.inspection import Inspector
 from service.engines.pooling import pack
 from tests.support.checkpoints import draw_widely, tiny_llama_config, write_tokenizer
 from tests.support.families import CASES
-from tests.support.families.exported import Rows, export_case
+from tests.support.families.exported import Exports, Rows, save_checkpoint
 from tests.support.reports import silent
 
 TEXTS = [[5, 40, 7, 9, 21, 33, 8, 12, 50], [11], [6, 30, 31, 9]]
@@ -46,12 +48,14 @@ FAMILIES = ("bert", "deberta-v2", "modernbert", "gemma2", "qwen3", "t5", "bart")
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def made(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    family_exports: Exports,
 ) -> tuple[Artifact, Artifact, Loaded]:
     """What is served, its inspection graph, and the model in PyTorch."""
     folder = tmp_path_factory.mktemp(request.param)
     case = next(case for case in CASES if case.family == request.param)
-    served, ours = export_case(case, folder)
+    served, ours = family_exports.of(case)
     assert find_inspection(served, folder) is None
     found = export_inspection(served, folder, silent)
     assert find_inspection(served, folder) == found
@@ -162,10 +166,20 @@ def test_it_has_a_receipt_and_reproduces_its_golden_outputs(
     assert served.manifest.precision is inspection.precision
 
 
-def test_a_checkpoint_that_has_changed_since_is_refused(tmp_path: Path) -> None:
+def changed(served: Artifact, folder: Path, **changes: Any) -> Artifact:
+    """A copy of an artifact whose manifest says something else."""
+    shutil.copytree(served.folder, folder)
+    manifest = read_manifest(folder).model_copy(update=changes)
+    write_manifest(folder, manifest.model_copy(update={"files": digests(folder)}))
+    return Artifact.open(folder)
+
+
+def test_a_checkpoint_that_has_changed_since_is_refused(
+    tmp_path: Path, family_exports: Exports
+) -> None:
     case = next(case for case in CASES if case.family == "bert")
-    served, _ = export_case(case, tmp_path)
-    case.reference(seed=1).save_pretrained(tmp_path / "checkpoint")
+    checkpoint = str(save_checkpoint(case, tmp_path / "checkpoint", seed=1))
+    served = changed(family_exports.of(case)[0], tmp_path / "served", source=checkpoint)
     with pytest.raises(ParityError, match=r"is no longer what .* was made of"):
         export_inspection(served, tmp_path, silent)
     assert find_inspection(served, tmp_path) is None
@@ -186,10 +200,10 @@ def test_the_distance_from_int8_is_told(tmp_path: Path) -> None:
     assert told.largest_error == pytest.approx(receipt.largest_error, rel=0.05, abs=1e-5)
 
 
-def test_another_manifest_means_another_inspection(tmp_path: Path) -> None:
-    case = next(case for case in CASES if case.family == "bert")
-    served, _ = export_case(case, tmp_path)
-    export_inspection(served, tmp_path, silent)
-    changed = read_manifest(served.folder).model_copy(update={"created": 1})
-    write_manifest(served.folder, changed.model_copy(update={"files": digests(served.folder)}))
-    assert find_inspection(Artifact.open(served.folder), tmp_path) is None
+def test_another_manifest_means_another_inspection(tmp_path: Path, family_exports: Exports) -> None:
+    served, _ = family_exports.of(next(case for case in CASES if case.family == "bert"))
+    inspection_folder(served, tmp_path).mkdir(parents=True)
+    write_manifest(inspection_folder(served, tmp_path), read_manifest(served.folder))
+    assert find_inspection(served, tmp_path) is not None
+    later = changed(served, tmp_path / "later", created=1)
+    assert find_inspection(later, tmp_path) is None

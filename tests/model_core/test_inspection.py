@@ -14,10 +14,15 @@ from model_core.heads import LanguageModelHead, MaskedLanguageModelHead
 from model_core.inspection import Attended, Inspector, Trace, logit_lens
 from tests.support.families import CASES, Case
 from tests.support.families.parity import load_ours, our_hidden, pad, relative_error
+from tests.support.neuron_view import neuron_view
 
 # Sums of a few dozen products in float32, taken once more.
 ROUNDING = 2e-5
 REFERENCE = 1e-4  # of the values' scale: float32 in another program
+BERT_FIELDS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "max_position_embeddings", "type_vocab_size", "layer_norm_eps",
+)  # fmt: skip
 
 
 def writer_of(case: Case) -> str | None:
@@ -103,7 +108,7 @@ def test_the_sites_say_what_an_attention_is(tmp_path: Path) -> None:
     assert decoder.attended[0].site.name == "decoder.blocks.0.attention"
 
 
-# --- the same numbers from transformers, as BertViz takes them ------------------------------------
+# --- the same numbers from BertViz and from transformers ------------------------------------
 
 
 def case_named(family: str) -> Case:
@@ -115,28 +120,23 @@ def one_text(case: Case) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def test_a_berts_queries_and_keys_are_the_neuron_views(tmp_path: Path) -> None:
+def test_a_berts_queries_keys_and_patterns_are_what_bertviz_draws(tmp_path: Path) -> None:
     case = case_named("bert")
     bert = case.reference()
     assert isinstance(bert, BertModel)
     reference: Any = bert
     (text,) = texts = one_text(case)
     (trace,) = traces(load_ours(reference, tmp_path, []), texts)
-    # BertViz' neuron view: the layer's own projections of what it reads, cut into heads.
-    output = reference(text[None], output_attentions=True, output_hidden_states=True)
-    heads = reference.config.num_attention_heads
+    fields = {name: getattr(reference.config, name) for name in BERT_FIELDS}
+    fields["vocab_size_or_config_json_file"] = reference.config.vocab_size
+    drawn = neuron_view(fields, reference.state_dict(), text.tolist())
+    read = reference(text[None], output_hidden_states=True).hidden_states
+    assert len(trace.attended) == len(drawn["attn"]) == reference.config.num_hidden_layers
     for layer, seen in enumerate(trace.attended):
-        read = output.hidden_states[layer]
-        projections = reference.encoder.layer[layer].attention.self
-        for projection, found in (
-            (projections.query, seen.q), (projections.key, seen.k),
-        ):  # fmt: skip
-            expected = projection(read).unflatten(-1, (heads, -1)).transpose(1, 2)
-            assert relative_error(found, expected) <= REFERENCE
-        torch.testing.assert_close(
-            seen.pattern, output.attentions[layer], rtol=REFERENCE, atol=REFERENCE
-        )
-        assert relative_error(trace.states[layer], read) <= REFERENCE
+        assert relative_error(seen.q[0], drawn["queries"][layer]) <= REFERENCE
+        assert relative_error(seen.k[0], drawn["keys"][layer]) <= REFERENCE
+        torch.testing.assert_close(seen.pattern[0], drawn["attn"][layer], rtol=0, atol=REFERENCE)
+        assert relative_error(trace.states[layer], read[layer]) <= REFERENCE
 
 
 @pytest.mark.parametrize("family", ["llama", "t5", "deberta-v2", "gemma2", "mistral"])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from export.artifact import Artifact, Kind
 from model_core.checkpoints.load import Loaded
 from tests.support.families import CASES, Case
-from tests.support.families.exported import Rows, export_case, main_head, torch_logits
+from tests.support.families.exported import Exports, Rows, main_head, torch_logits
 
 TOLERANCE = 1e-4  # float32 in another order, through other kernels, relative to the output's scale
 
@@ -27,10 +27,8 @@ def chosen() -> list[Case]:
 
 
 @pytest.fixture(scope="module")
-def exported(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Artifact, Loaded]:
-    return export_case(request.param, tmp_path_factory.mktemp("family"))
+def exported(request: pytest.FixtureRequest, family_exports: Exports) -> tuple[Artifact, Loaded]:
+    return family_exports.of(request.param)
 
 
 every_family = pytest.mark.parametrize("exported", chosen(), ids=str, indirect=True)

@@ -31,8 +31,8 @@ class InspectedSequence(TypedDict):
 
 class InspectedAttention(TypedDict):
     """One attention: the sequence `queries` looks at `keys`. Its tensors are `name`.pattern and so
-    on, a row for each of `heads` (of k and value_norms, for each of `kv_heads`, of which each head
-    reads the one at `kv_head_of`)."""
+    on, a row for each of `heads` (of k, v and value_norms, for each of `kv_heads`, of which each
+    head reads the one at `kv_head_of`)."""
 
     name: str
     stack: Literal["encoder", "decoder"]
@@ -83,11 +83,26 @@ class InspectedGraph(TypedDict):
 
 
 class LikelyToken(TypedDict):
-    """A token that may come next."""
+    """A token that may come next: the model's own number for it, and what that makes likely. One
+    that `ends` is where a generation stops."""
 
     id: int
     text: str
+    logit: float
     probability: Probability
+    special: bool
+    ends: bool
+
+
+class OtherTokens(TypedDict):
+    """The tokens that aren't listed: how many, how likely together, and for each of `temperatures`
+    log Σ exp(logit / temperature) over them, so that the listed ones' probabilities at that
+    temperature can be computed."""
+
+    tokens: int
+    probability: Probability
+    temperatures: list[float]
+    log_sums: list[float]
 
 
 class NextTokens(TypedDict):
@@ -95,6 +110,7 @@ class NextTokens(TypedDict):
 
     position: int
     tokens: list[LikelyToken]
+    rest: OtherTokens
 
 
 class LogitLens(TypedDict):
@@ -115,12 +131,14 @@ class ClassScore(TypedDict):
 
 
 class Attributions(TypedDict):
-    """What the probability of a class loses without each token; null for what frames the text."""
+    """What the probability of a class loses without each token; null for what frames the text. The
+    tensor `occluded` has every class's probability without each of `positions`."""
 
     method: str
     label: str
     probability: float
     drops: list[float | None]
+    positions: list[int]
 
 
 class InspectionAnswer(TypedDict):

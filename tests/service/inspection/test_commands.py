@@ -1,17 +1,18 @@
 """`anatomy inspect` on a terminal, and the files it writes."""
 
+import base64
 import json
 import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from service.inspection.commands import app
-from service.inspection.panels import SHADES, Panel, shade, svg
+from service.inspection.panels import SHADES, shade
 
 
 @pytest.fixture
@@ -55,30 +56,43 @@ def test_json_has_every_layer_and_head(run) -> None:
     assert {tuple(entry["heads"]) for entry in one["attentions"]} == {(1,)}
 
 
-class Resources(HTMLParser):
-    """The tags of a page, and whatever it would fetch."""
+def test_a_page_has_what_it_shows_and_escapes_it(run, tmp_path: Path) -> None:
+    text = "</script><b>&"
+    shown = run(1, text, "--layer", "1", "--head", "2", "--html", str(tmp_path / "page.html"))
+    assert shown.exit_code == 0, shown.output
+    page = Inlined()
+    page.feed((tmp_path / "page.html").read_text())
+    assert page.fetched == []
+    assert "b" not in page.tags
+    assert page.tags.count("script") == 2
+    assert "layer=1&heads=2" in page.inlined["address"]
+    bodies = [json.loads(body) for body in page.inlined["answers"]]
+    assert {body["text"] for body in bodies} == {text}
+    assert {layer for body in bodies if "q" in body["include"] for layer in body["layers"]} == {
+        0,
+        1,
+    }
+    answers = [base64.b64decode(answer) for answer in page.inlined["answers"].values()]
+    assert all(int.from_bytes(answer[:8], "little") < len(answer) for answer in answers)
+
+
+class Inlined(HTMLParser):
+    """The tags of a page, whatever it would fetch, and the data that lies in it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.fetched: list[str | None] = []
+        self.inlined: dict[str, Any] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.fetched += [value for name, value in attrs if name in ("src", "href")]
+        self._is_data = ("id", "inlined") in attrs
 
-
-def test_a_page_needs_nothing_else_and_escapes_what_it_shows(run, tmp_path: Path) -> None:
-    shown = run(1, "<b>&", "--html", str(tmp_path / "page.html"), "--include", "attributions")
-    assert shown.exit_code == 0, shown.output
-    text = (tmp_path / "page.html").read_text()
-    page = Resources()
-    page.feed(text)
-    assert not page.fetched
-    assert "script" not in page.tags
-    assert "b" not in page.tags
-    assert page.tags.count("rect") == 16
-    assert "loses without" in text
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] == ["script"] and self._is_data and not self.inlined:
+            self.inlined = json.loads(data)
 
 
 def test_a_picture_is_written(run, tmp_path: Path) -> None:
@@ -106,5 +120,3 @@ def test_a_layer_that_there_is_not_is_named(run) -> None:
 def test_a_larger_weight_is_darker() -> None:
     marks = [shade(weight) for weight in (0.0, 0.05, 0.2, 0.3, 0.6, 1.0)]
     assert marks == [mark for _, mark in reversed(SHADES)]
-    panel = Panel("here", np.array([[0.25, 0.75]], np.float32), ("q",), ("a", "b"))
-    assert re.findall(r'fill-opacity="([\d.]+)"', svg(panel)) == ["0.250", "0.750"]

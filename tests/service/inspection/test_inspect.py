@@ -33,6 +33,8 @@ from tests.support.service import client_of, served
     {"model": "classifier", "text": "ab", "include": ["class_scores", "attributions", "q"]},
     {"model": "writer", "text": "ab", "include": ["next_tokens", "logit_lens", "k"]},
     {"model": "translator", "text": "ab", "include": ["pattern", "bias", "residual_norms"]},
+    {"model": "translator", "text": "ab", "include": ["rollout", "next_tokens"],
+     "continuation": [4, 9]},
 ])  # fmt: skip
 async def test_answers_are_as_the_document_tells(
     client: httpx.AsyncClient, body: dict[str, Any]
@@ -134,6 +136,54 @@ async def test_next_tokens_are_those_of_the_served_model(client: httpx.AsyncClie
     np.testing.assert_allclose(tensors["logit_lens.probabilities"][-1][-1], found, rtol=1e-5)
 
 
+async def test_the_listed_tokens_and_the_rest_are_all_there_is_at_every_temperature(
+    client: httpx.AsyncClient,
+) -> None:
+    body = {"model": "writer", "text": "abcd", "include": ["next_tokens"]}
+    (few,) = (await look(client, **body, top=3))["next_tokens"]
+    (all_,) = (await look(client, **body, top=256))["next_tokens"]
+    assert all_["rest"] == {"tokens": 0, "probability": 0, "temperatures": [], "log_sums": []}
+    logits = np.array([token["logit"] for token in all_["tokens"]])
+    assert few["rest"]["tokens"] == len(logits) - 3
+    assert few["rest"]["temperatures"][0] == 0.1
+    assert few["rest"]["temperatures"][-1] == 2.0
+    for temperature, told in zip(few["rest"]["temperatures"], few["rest"]["log_sums"], strict=True):
+        weights = np.exp((logits - logits[0]) / temperature)
+        listed = weights[:3].sum()
+        rest = np.exp(told - logits[0] / temperature)
+        np.testing.assert_allclose(listed / (listed + rest), listed / weights.sum(), rtol=1e-9)
+    assert [token["ends"] for token in all_["tokens"]].count(True) >= 1
+    np.testing.assert_allclose(
+        few["rest"]["probability"], 1 - sum(t["probability"] for t in few["tokens"]), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("model", "second"), [("writer", None), ("translator", None),
+                                               ("translator", "ab")])  # fmt: skip
+async def test_a_generation_is_stepped_through_by_its_own_tokens(
+    client: httpx.AsyncClient, model: str, second: str | None
+) -> None:
+    body = {"model": model, "text": "time", "include": ["next_tokens"], "top": 1}
+    if second is not None:
+        body["second"] = second
+    written: list[int] = []
+    answer = await look(client, **body)
+    for _ in range(5):
+        written.append(answer["next_tokens"][0]["tokens"][0]["id"])
+        answer = await look(client, **body, continuation=written)
+    tokens = answer["sequences"][-1]["tokens"]
+    assert [token["id"] for token in tokens[-5:]] == written
+    for token in tokens[-5:]:
+        if token["start"] is not None:
+            text = answer["texts"][1][token["start"] : token["stop"]]
+            assert (token["of"], text) == (1, token["text"])
+    if second is None:
+        said = await client.post("/v1/completions", json={
+            "model": model, "prompt": "time", "max_tokens": 5, "temperature": 0, "ignore_eos": True,
+        })  # fmt: skip
+        assert said.json()["choices"][0]["text"] == answer["texts"][1]
+
+
 async def test_two_texts_are_compared_as_the_served_model_does(client: httpx.AsyncClient) -> None:
     texts = ["time flies", "fruit"]
     answer = await look(
@@ -167,6 +217,9 @@ async def test_a_class_is_explained_by_leaving_tokens_out(client: httpx.AsyncCli
     place = LABELS.index(told["label"])
     expected = max(probs) - without.json()["data"][0]["probs"][place]
     assert told["drops"][1] == pytest.approx(expected, abs=1e-4)
+    assert told["positions"] == [0, 1, 2]
+    occluded = np.array(answer["tensors"]["occluded"])
+    np.testing.assert_allclose(occluded[1], without.json()["data"][0]["probs"], atol=1e-4)
     other = await look(
         client, model="classifier", text="abc", include=["attributions"], label="adverb"
     )
@@ -196,6 +249,34 @@ async def test_a_target_looks_at_itself_and_at_its_source(client: httpx.AsyncCli
     start = answer["sequences"][1]["tokens"][0]
     assert (start["special"], start["of"]) == (True, None)
     assert answer["next_tokens"][0]["position"] == 2
+
+
+@pytest.mark.parametrize(("model", "stacks"), [
+    ("embedder", ["encoder"]), ("writer", ["decoder"]), ("translator", ["encoder", "decoder"]),
+])  # fmt: skip
+async def test_rollout_is_the_product_of_mean_patterns_and_skips(
+    client: httpx.AsyncClient, model: str, stacks: list[str]
+) -> None:
+    body = {"model": model, "text": "time", "include": ["rollout", "pattern"]}
+    if model == "translator":
+        body["second"] = "ab"
+    answer = await look(client, **body)
+    tensors = {name: np.array(rows) for name, rows in answer["tensors"].items()}
+    for stack in stacks:
+        names = [entry["name"] for entry in answer["attentions"]
+                 if (entry["stack"], entry["kind"]) == (stack, "self")]  # fmt: skip
+        found = tensors[f"{stack}.rollout"]
+        expected = np.eye(found.shape[-1])
+        for layer, name in enumerate(names):
+            expected = (np.eye(len(expected)) + tensors[f"{name}.pattern"].mean(0)) / 2 @ expected
+            np.testing.assert_allclose(found[layer], expected, atol=1e-5)
+        np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+        if stack == "decoder":
+            assert not np.triu(found[-1], 1).any(), "nothing is seen before its time"
+    one = await look(client, **(body | {"include": ["rollout"], "layers": [1]}))
+    np.testing.assert_allclose(
+        one["tensors"][f"{stacks[0]}.rollout"], tensors[f"{stacks[0]}.rollout"][1:2], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("number_type", ["float32", "float16", "uint8"])
@@ -242,6 +323,9 @@ async def test_the_binary_answer_has_the_same_numbers(
      "has: noun, verb, adverb"),
     ({"model": "writer", "include": ["next_tokens"], "positions": [7]}, "positions[0]",
      "has positions 0 to 2"),
+    ({"continuation": [3]}, "continuation", "a model that does embed writes nothing"),
+    ({"model": "writer", "continuation": [3, 9999]}, "continuation[1]", "has tokens 0 to"),
+    ({"model": "writer", "continuation": [3] * 46}, "continuation", "has 49 tokens; at most 48"),
     ({"tokens": 4}, "tokens", "not a known field"),
 ])  # fmt: skip
 async def test_what_cannot_be_looked_into_is_refused_by_name(

@@ -50,9 +50,32 @@ def export_case(
         lambda *_: None,
         folder / "artifact",
     )
+    return Artifact.open(made), load_case(case, folder)
+
+
+def load_case(case: Case, folder: Path) -> Loaded:
+    """The model in PyTorch that was saved in `folder` to be exported."""
     head = main_head(case)
-    located = locate(str(source), cache=folder)
-    return Artifact.open(made), load(located, Explicit(), [head] if head else [])
+    located = locate(str(folder / "checkpoint"), cache=folder)
+    return load(located, Explicit(), [head] if head else [])
+
+
+class Exports:
+    """What cases are exported to, each made once for all tests that only read it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._made: dict[str, Path] = {}
+
+    def of(self, case: Case) -> tuple[Artifact, Loaded]:
+        """The artifact of a case in float32, and a model in PyTorch of one's own."""
+        if case.name not in self._made:
+            folder = self._root / str(len(self._made))
+            artifact, ours = export_case(case, folder)
+            self._made[case.name] = artifact.folder
+            return artifact, ours
+        folder = self._made[case.name]
+        return Artifact.open(folder), load_case(case, folder.parent)
 
 
 class Rows:

@@ -1,0 +1,101 @@
+// What the three views of attention say.
+
+export const VIEWS_OF_ATTENTION = {
+  "head.queries": ["looks (queries)", "見る側（クエリ）"],
+  "head.keys": ["is looked at (keys)", "見られる側（キー）"],
+  "head.least": ["Hide weights below", "これより小さい重みを隠す"],
+  "head.clear": ["Let all tokens go", "固定をすべて解除"],
+  "head.token": ["token {place}", "トークン {place}"],
+  "sums.title": ["Sums", "合計"],
+  "sums.none": [
+    "Point at a token to see where it looks; click to hold it. The weights of all tokens that are held are added up here.",
+    "トークンを指すと、どこを見ているかが分かります。クリックで固定すると、固定したトークンの重みの合計をここに示します。",
+  ],
+  "sums.queries": ["{tokens} look at:", "{tokens} が見ている先："],
+  "sums.keys": ["Who looks at {tokens}:", "{tokens} を見ているもの："],
+  "sums.token": ["token", "トークン"],
+  "about.window": [
+    "local: a token looks at most {window} tokens away",
+    "局所：最大 {window} トークン先まで",
+  ],
+  "about.causal": [
+    "causal: only at tokens before, and itself",
+    "因果的：自分と前のトークンだけを見る",
+  ],
+  "about.grouped": [
+    "heads {heads} read key-value head {kv}",
+    "ヘッド {heads} はキー・バリューヘッド {kv} を読む",
+  ],
+  "model.cell": ["Layer {layer}, head {head}", "第{layer}層 ヘッド{head}"],
+  "model.local": ["local {window}", "局所 {window}"],
+  "model.kv": ["reads key-value head {kv}", "キー・バリューヘッド {kv} を読む"],
+  "model.grouped": [
+    "Heads {first} to {last} read key-value head {kv}",
+    "ヘッド {first}〜{last} はキー・バリューヘッド {kv} を共有",
+  ],
+  "model.open": [
+    "Rows look at columns. Click a map to open it in the head view.",
+    "行が列を見ます。クリックするとヘッド表示で開きます。",
+  ],
+  "share.self": ["to itself", "自分自身へ"],
+  "share.before": ["to the token before", "直前のトークンへ"],
+  "share.after": ["to the token after", "直後のトークンへ"],
+  "share.first": ["to the first token", "最初のトークンへ"],
+  "share.last": ["to the last token", "最後のトークンへ"],
+  "neuron.query": ["Query", "クエリ"],
+  "neuron.key": ["key", "キー"],
+  "neuron.table": [
+    "From q and k to the weights and the sum of values",
+    "q と k から重みと値の和まで",
+  ],
+  "neuron.scaled": ["scaled", "スケール後"],
+  "neuron.bias": ["bias", "バイアス"],
+  "neuron.score": ["score", "スコア"],
+  "neuron.weight": ["weight", "重み"],
+  "neuron.part": ["weight × v", "重み × v"],
+  "neuron.sum": ["sum", "和"],
+  "neuron.masked": ["masked", "マスク"],
+  "neuron.followed": ["{query} looks at {key}: {weight}", "{query} → {key}：{weight}"],
+  "neuron.error": [
+    "Computed on this page from q, k and v; the weights are within {error} of the model's own.",
+    "q・k・v からこのページで計算。モデル自身の重みとの差は {error} 以内です。",
+  ],
+  "step.vectors": ["Query and keys", "クエリとキー"],
+  "step.vectors.why": [
+    "The token that looks is made into a query, every token that may be looked at into a key of as many numbers. They are shown as they enter the product, after any rotary turn or norm.",
+    "見る側のトークンからクエリ、見られる側の各トークンから同じ長さのキーを作ります。回転位置や正規化を済ませた、積に入る直前の値です。",
+  ],
+  "step.products": ["Dimension by dimension", "次元ごとの積"],
+  "step.products.why": [
+    "Where both have the same sign, a dimension speaks for looking; where they differ, against it.",
+    "符号が同じ次元は「見る」方向に、異なる次元は逆方向に働きます。",
+  ],
+  "step.dot": ["The dot product", "内積"],
+  "step.dot.why": [
+    "All dimensions together: one number for each key.",
+    "全次元を足すと、キーごとに一つの数になります。",
+  ],
+  "step.scale": ["The score", "スコア"],
+  "step.scale.why": [
+    "Scaled, so that wide heads don't have large scores: the softmax of large ones is nearly all or nothing.",
+    "次元数が大きいほど内積も大きくなるため縮小します。大きなままだと softmax はほぼ 0 か 1 になります。",
+  ],
+  "step.scale.bias": [
+    "Scaled, and what their distance adds: this model tells positions by a bias.",
+    "縮小したうえで、距離に応じたバイアスを加えます。このモデルは位置をバイアスで表します。",
+  ],
+  "step.scale.cap": ["Held within ±{cap}.", "±{cap} の範囲に抑えます。"],
+  "step.softmax": ["Softmax", "ソフトマックス"],
+  "step.softmax.why": [
+    "Scores become weights that are positive and add up to 1. A key that is masked has none.",
+    "スコアは正で合計 1 の重みになります。マスクされたキーの重みは 0 です。",
+  ],
+  "step.sum": ["The weighted sum", "重み付き和"],
+  "step.sum.why": [
+    "Each key has a value. Their sum, by weight, is what this head hands on for the query's token.",
+    "各キーには値があります。重みをかけて足したものが、このヘッドがクエリのトークンへ渡す出力です。",
+  ],
+  "legend.own": ["each map to its own largest", "各図の最大値を基準"],
+  "legend.weight": ["attention weight", "アテンションの重み"],
+  "legend.root": ["square-root scale", "平方根目盛"],
+} as const;
