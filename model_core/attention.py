@@ -84,6 +84,13 @@ class Projected:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
+    def of_rows(self, place_R: Tensor) -> "Projected":
+        """Those of some rows of a padded batch, in this order; a row may come more than once."""
+        keys, values = (
+            tuple(x_BSE[place_R] for x_BSE in each) for each in (self.keys, self.values)
+        )
+        return Projected(keys, values)
+
 
 Memory: TypeAlias = Tensor | Projected
 """What cross-attention looks at: the encoder's hidden states [..., E], or what became of them."""

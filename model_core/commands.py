@@ -35,6 +35,7 @@ from model_core.training.commands import (
     TextColumn,
     Validation,
     flags,
+    measure_run,
     run_recipe,
 )
 
@@ -261,6 +262,24 @@ def embed(
         training__seed=seed,
     )  # fmt: skip
     run_recipe("embed", given, cache)
+
+
+@app.command(
+    epilog="Example:  anatomy train measure run --set evaluation.beams=1 "
+    "--set evaluation.sources=null",
+)
+def measure(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    validation: Validation = None,
+    settings: Settings = None,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Measure the result of a run once more, beside its baseline; prints figures as JSON.
+
+    On what the run held out, or on other data (--validation). Nothing is written.
+    """
+    given = flags(None, run, False, settings, data__validation=validation)
+    measure_run(run, given, cache)
 
 
 def train_head_only(data: str, model: str, output: Path, seed: int, cache: Path) -> None:

@@ -4,6 +4,7 @@ Flags that are given override the file; `--set` reaches every key. The recipes' 
 imported when one of them runs.
 """
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,14 @@ from model_core.training.errors import TrainingError
 
 EXPECTED_ERRORS: Final = (CheckpointError, ConfigError, OSError, TokenizationError, TrainingError)
 RECIPES: Final = "model_core.training.recipes"
+NAMES: Final = {
+    "causal-lm": "causal_lm",
+    "masked-lm": "masked_lm",
+    "seq2seq": "seq2seq",
+    "classify": "classify",
+    "embed": "embed",
+}
+"""Modules by what the recipes are called in commands and files."""
 
 Config: TypeAlias = Annotated[Path | None, typer.Option(help="The run as a YAML file; flags "
     "override it.")]  # fmt: skip
@@ -137,6 +146,49 @@ def train(name: str, given: Flags, cache: Path, console: Console) -> None:
     for figure, value in outcome.figures.items():
         console.print(f"{figure.replace('_', ' ')}: {value:.4g}", highlight=False)
     print(given.output / BEST)
+
+
+def measure_run(output: Path, given: Flags, cache: Path) -> None:
+    """Measure the result of the run in `output` once more; prints its figures as JSON.
+
+    Expected errors end the process with status 1.
+    """
+    console = Console(stderr=True)
+    try:
+        figures = measured(output, given, cache, console)
+    except EXPECTED_ERRORS as error:
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(json.dumps(figures, indent=1))
+
+
+def measured(output: Path, given: Flags, cache: Path, console: Console) -> Mapping[str, Any]:
+    """The same as values, raising what goes wrong; what it was measured on is told `console`."""
+    from model_core.training.execution import measure_result
+    from model_core.training.progress import bar
+    from model_core.training.recipes.recipe import Recipe
+    from model_core.training.run_files import read_run, read_yaml
+    from model_core.training.run_folder import RUN_FILE
+
+    file = output / RUN_FILE
+    if not file.is_file():
+        raise TrainingError(f"{output} holds no run: it has no {RUN_FILE}")
+    name = read_yaml(file).get("recipe")
+    if name not in NAMES:
+        known = ", ".join(NAMES)
+        raise TrainingError(f"{file} has no key 'recipe' that names one; accepted: {known}")
+    recipe: Recipe = import_module(f"{RECIPES}.{NAMES[name]}").RECIPE
+    run = read_run(recipe.run, file, {**given.values, **parsed(given.settings)})
+    with bar() as shown:
+        outcome = measure_result(recipe, run, output, cache.expanduser(), shown.say)
+    for fact, value in outcome.prepared.facts.items():
+        console.print(f"{fact}: {escape(value)}", highlight=False)
+    return {
+        "model": outcome.figures,
+        outcome.prepared.baseline_name: outcome.prepared.baseline,
+    }
 
 
 def parsed(settings: Sequence[str]) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from model_core.checkpoints.load import read_json
+from model_core.training.averaging import restore_best
 from model_core.training.errors import TrainingError
-from model_core.training.loop import Ending, Loop, Story, Watch
+from model_core.training.loop import Ending, Loop, Story, Watch, evaluating
 from model_core.training.recipes.recipe import Prepared, Recipe, Say
 from model_core.training.report import Outcome, write_report
 from model_core.training.run_files import write_run
@@ -55,10 +57,27 @@ def carry_out(
     if story.ending is Ending.STOPPED:
         return Outcome(story, {}, prepared)
     around.say("finishing")
-    final = {**best_figures(story), **prepared.finish(folder)}
+    restore_best(prepared.start, folder)
+    final = {**best_figures(story), **prepared.finish(folder), **prepared.examine()}
     outcome = Outcome(story, final, prepared)
     write_report(folder, run, outcome)
     return outcome
+
+
+def measure_result(recipe: Recipe, run: Run, output: Path, cache: Path, say: Say) -> Outcome:
+    """The figures of what a run in `output` has come to, once more; nothing is written.
+
+    On the data of the run, or on other data to validate on, if `run` now names such.
+    """
+    folder = RunFolder(output)
+    story = Story.of(folder.read_state().figures)
+    prepared = recipe.prepare(run, output, cache, say)
+    require_known_data(output / DATA_FILE, prepared.tables)
+    restore_best(prepared.start, folder)
+    say("measuring")
+    with evaluating(prepared.task.model):
+        figures = dict(prepared.task.evaluate())
+    return Outcome(story, {**figures, **prepared.examine()}, prepared)
 
 
 def best_figures(story: Story) -> Mapping[str, float]:
@@ -71,7 +90,7 @@ def keep_account(file: Path, tables: Sequence[Table], *, is_known: bool) -> None
     """Write what was read and what was skipped; a run that goes on has to find the same data."""
     account = {table.source: account_of(table) for table in tables}
     if is_known and file.is_file():
-        before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json(file)
         changed = [
             source
             for source, now in account.items()
@@ -84,6 +103,18 @@ def keep_account(file: Path, tables: Sequence[Table], *, is_known: bool) -> None
             )
     text = json.dumps(account, indent=1, ensure_ascii=False) + "\n"
     file.write_text(text, encoding="utf-8")
+
+
+def require_known_data(file: Path, tables: Sequence[Table]) -> None:
+    """Refuse data that changed since the run read it: what was held out may have been learned."""
+    before = read_json(file) if file.is_file() else {}
+    for table in tables:
+        known = before.get(table.source)
+        if known is not None and known["sha256"] != account_of(table)["sha256"]:
+            raise TrainingError(
+                f"{table.source} is not what it was when the run read it, so that figures on what "
+                "is held out would mean nothing; name other data with --validation"
+            )
 
 
 def account_of(table: Table) -> dict[str, Any]:

@@ -147,6 +147,7 @@ class Story:
             best_step=figures["best_step"],
             best=figures["best"],
             since_best=figures["since_best"],
+            ending=Ending(figures["ending"]),
         )
 
 
@@ -227,6 +228,7 @@ class Loop:
         restore_parameters(self.model, state.parameters)
         restore_moments(self.model, self.optimizer, state.moments)
         self.story = Story.of(state.figures)
+        self.story.ending = Ending.DONE
         if self.story.step >= self.steps:
             raise TrainingError(
                 f"the run has taken {self.story.step} of {self.steps} steps already; to go on, "
@@ -246,6 +248,8 @@ class Loop:
                 self.watch.on_step(story.steps[-1], self.steps)
                 is_last = story.step == self.steps
                 is_stopping = not is_last and self.is_stopping()
+                if is_stopping:
+                    story.ending = Ending.STOPPED
                 if is_last or story.step % section.evaluate_every == 0:
                     self.measure()
                     if section.patience is not None and story.since_best >= section.patience:
@@ -256,7 +260,6 @@ class Loop:
                 elif is_stopping:
                     self.save()
                 if is_stopping:
-                    story.ending = Ending.STOPPED
                     break
         return story
 

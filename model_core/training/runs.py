@@ -177,6 +177,17 @@ class PairData(DataSection, frozen=True):
     target_column: str = "target"
 
 
+class AnswersSection(Section, frozen=True):
+    """What the result is asked after training, to hold its answers against the targets.
+
+    `sources` of the validation part, each once with all the targets that it has (None: all of
+    them), by a search of `beams` (None: of as many as the result is served with; 1 is greedy).
+    """
+
+    sources: Count | None = 2_000
+    beams: Count | None = None
+
+
 class Seq2Seq(Run, frozen=True):
     """Write a target for a source.
 
@@ -195,6 +206,7 @@ class Seq2Seq(Run, frozen=True):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     average: Count = 5
     beams: Count = 4
+    evaluation: AnswersSection = AnswersSection()
 
 
 class LabelledData(DataSection, frozen=True):

@@ -45,7 +45,7 @@ class Start:
     """A model to train, and all that its checkpoint needs beside its weights.
 
     `description` has the fields of `config.json`; `files` are copied into every checkpoint, by
-    name; `licence` is that of what was loaded.
+    name; `licence` is that of what was loaded; `head` is the one that is trained, if any.
     """
 
     model: TransformerWithHeads
@@ -53,6 +53,7 @@ class Start:
     tokenizer: Tokenizer
     files: Mapping[str, Path]
     licence: str
+    head: str | None
 
     @property
     def max_tokens(self) -> int:
@@ -118,7 +119,7 @@ def from_scratch(run: Run, wanted: Wanted, folder: Path) -> Start:
     heads = () if wanted.head is None else (wanted.head,)
     model = assemble(config, description, Fused(), heads)
     initialize(model, run.training.seed)
-    return Start(model.train(), description, tokenizer, files, UNKNOWN_LICENCE)
+    return Start(model.train(), description, tokenizer, files, UNKNOWN_LICENCE, wanted.head)
 
 
 def special_ids(tokenizer: Tokenizer, wanted: Wanted) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def from_checkpoint(run: Run, wanted: Wanted, located: Located) -> Start:
         head = with_head(description, wanted.head, loaded.model, run.training.seed)
         model = TransformerWithHeads(loaded.model.transformer, {wanted.head: head})
     model.requires_grad_(True)
-    return Start(model.train(), description, tokenizer, files, located.licence)
+    return Start(model.train(), description, tokenizer, files, located.licence, wanted.head)
 
 
 def is_kept(name: str) -> bool:

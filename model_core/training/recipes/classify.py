@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from model_core.heads import Classifier
 from model_core.pooling import pool
-from model_core.training.averaging import read_checkpoint
 from model_core.training.errors import TrainingError
 from model_core.training.head import divide
 from model_core.training.loop import Choice, device_of, evaluating
@@ -37,7 +36,7 @@ from model_core.training.recipes.recipe import (
     write_checkpoint,
 )
 from model_core.training.rows import Rows
-from model_core.training.run_folder import BEST, RunFolder, restore_parameters
+from model_core.training.run_folder import RunFolder
 from model_core.training.runs import Classify
 from model_core.training.starting_point import Start, Wanted, start
 from model_core.training.tables import Column, Row, as_text
@@ -285,10 +284,8 @@ def prepare(run: Classify, output: Path, cache: Path, say: Say) -> Prepared:
 
 def finish(run: Classify, task: ClassifyTask, folder: RunFolder) -> Mapping[str, float]:
     """Put the temperature that fits the validation part best into the head's weights."""
-    best = folder.path(BEST)
-    if best is None or not run.calibrate:
+    if not run.calibrate:
         return {}
-    restore_parameters(task.model, read_checkpoint(best, HEAD))
     with evaluating(task.model):
         logits_NC = task.scores()
     loss = F.binary_cross_entropy_with_logits if run.multi_label else F.cross_entropy
