@@ -26,6 +26,7 @@ from model_core.training.commands import (
     Data,
     Epochs,
     LearningRate,
+    LoraRank,
     Model,
     Output,
     Resume,
@@ -34,6 +35,7 @@ from model_core.training.commands import (
     Steps,
     TextColumn,
     Validation,
+    Workers,
     flags,
     measure_run,
     run_recipe,
@@ -85,9 +87,11 @@ def causal_lm(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
+    workers: Workers = 1,
     cache: Cache = DEFAULT_CACHE,
 ) -> None:
     """Train a model that continues texts.
@@ -100,9 +104,9 @@ def causal_lm(
         data__train=data, data__validation=validation, model__source=model,
         data__text_column=text_column, training__steps=steps, training__epochs=epochs,
         training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
-        training__seed=seed,
+        training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
-    run_recipe("causal_lm", given, cache)
+    run_recipe("causal_lm", given, cache, workers)
 
 
 @app.command(
@@ -120,9 +124,11 @@ def masked_lm(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
+    workers: Workers = 1,
     cache: Cache = DEFAULT_CACHE,
 ) -> None:
     """Train an encoder to say which words are hidden from it.
@@ -134,9 +140,9 @@ def masked_lm(
         data__train=data, data__validation=validation, model__source=model,
         data__text_column=text_column, training__steps=steps, training__epochs=epochs,
         training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
-        training__seed=seed,
+        training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
-    run_recipe("masked_lm", given, cache)
+    run_recipe("masked_lm", given, cache, workers)
 
 
 @app.command(
@@ -155,9 +161,11 @@ def seq2seq(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
+    workers: Workers = 1,
     cache: Cache = DEFAULT_CACHE,
 ) -> None:
     """Train a model that writes a target for a source: a translation, a pronunciation.
@@ -170,9 +178,9 @@ def seq2seq(
         data__train=data, data__validation=validation, model__source=model,
         data__source_column=source_column, data__target_column=target_column,
         training__steps=steps, training__epochs=epochs, training__batch_size=batch_size,
-        optimizer__learning_rate=learning_rate, training__seed=seed,
+        optimizer__learning_rate=learning_rate, training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
-    run_recipe("seq2seq", given, cache)
+    run_recipe("seq2seq", given, cache, workers)
 
 
 @app.command(
@@ -198,9 +206,11 @@ def classify(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
+    workers: Workers = 1,
     cache: Cache = DEFAULT_CACHE,
 ) -> None:  # fmt: skip
     """Train a classifier, all of it, and measure it on a held-out part of the data.
@@ -213,7 +223,7 @@ def classify(
         data__train=data, data__validation=validation, model__source=model,
         data__text_column=text_column, data__label_column=label_column, multi_label=multi_label,
         training__steps=steps, training__epochs=epochs, training__batch_size=batch_size,
-        optimizer__learning_rate=learning_rate, training__seed=seed,
+        optimizer__learning_rate=learning_rate, training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
     if head_only:
         others = given.values.keys() - {"data.train", "model.source", "training.seed"}
@@ -221,7 +231,7 @@ def classify(
             raise typer.BadParameter("--head-only takes --data wordnet:FOLDER, --model, --seed")
         train_head_only(data, model, output, seed or 0, cache)
         return
-    run_recipe("classify", given, cache)
+    run_recipe("classify", given, cache, workers)
 
 
 @app.command(
@@ -243,6 +253,7 @@ def embed(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
@@ -259,7 +270,7 @@ def embed(
         data__anchor_column=anchor_column, data__positive_column=positive_column,
         data__negative_column=negative_column, training__steps=steps, training__epochs=epochs,
         training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
-        training__seed=seed,
+        training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
     run_recipe("embed", given, cache)
 

@@ -10,6 +10,7 @@ from model_core.attention import Fused
 from model_core.checkpoints.load import load
 from model_core.checkpoints.sources import locate
 from model_core.training.errors import TrainingError
+from model_core.training.low_rank import merge
 from model_core.training.run_folder import BEST, RunFolder, parameters_of, restore_parameters
 from model_core.training.starting_point import Start
 
@@ -22,13 +23,14 @@ def read_checkpoint(folder: Path, head: str | None) -> Mapping[str, Tensor]:
 
 
 def restore_best(begun: Start, folder: RunFolder) -> None:
-    """Give the model the parameters of the run's best checkpoint.
+    """Give the model the parameters of the run's best checkpoint, adapters merged.
 
     Raises `TrainingError` where there is none yet.
     """
     best = folder.path(BEST)
     if best is None:
         raise TrainingError(f"{folder.folder} has no {BEST} checkpoint yet")
+    merge(begun.model)
     restore_parameters(begun.model, read_checkpoint(best, begun.head))
 
 

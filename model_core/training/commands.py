@@ -47,6 +47,10 @@ Steps: TypeAlias = Annotated[int | None, typer.Option(min=1, help="How many step
 Epochs: TypeAlias = Annotated[float | None, typer.Option(help="How often to see the data.")]
 BatchSize: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Examples of a batch.")]
 LearningRate: TypeAlias = Annotated[float | None, typer.Option(help="The peak.")]
+Workers: TypeAlias = Annotated[int, typer.Option(min=1, help="Processes that share every batch "
+    "(Ray Train); on the cluster that RAY_ADDRESS names, if any.")]  # fmt: skip
+LoraRank: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Train adapters of this rank "
+    "(LoRA) in place of the model; lora.alpha, lora.layers and others by --set.")]  # fmt: skip
 Seed: TypeAlias = Annotated[int | None, typer.Option(min=0, help="Of all that is random.")]
 Settings: TypeAlias = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE",
     help="Any key of the file, as training.accumulation=4.")]  # fmt: skip
@@ -86,14 +90,15 @@ def flags(
     )
 
 
-def run_recipe(name: str, given: Flags, cache: Path) -> None:
-    """Train by the recipe in module `name`; prints the best checkpoint's folder at the end.
+def run_recipe(name: str, given: Flags, cache: Path, workers: int = 1) -> None:
+    """Train by the recipe in module `name`, in so many processes; prints the best checkpoint's
+    folder at the end.
 
     Expected errors end the process with status 1, being stopped with 130.
     """
     console = Console(stderr=True)
     try:
-        train(name, given, cache, console)
+        train(name, given, cache, console, workers)
     except EXPECTED_ERRORS as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
         sys.exit(1)
@@ -102,7 +107,7 @@ def run_recipe(name: str, given: Flags, cache: Path) -> None:
         sys.exit(130)
 
 
-def train(name: str, given: Flags, cache: Path, console: Console) -> None:
+def train(name: str, given: Flags, cache: Path, console: Console, workers: int) -> None:
     """The same, raising what goes wrong."""
     # Imported here: --help needs no torch.
     from model_core.training.execution import Surroundings, carry_out
@@ -119,6 +124,9 @@ def train(name: str, given: Flags, cache: Path, console: Console) -> None:
     from model_core.training.run_folder import BEST, RUN_FILE, RunFolder
 
     recipe: Recipe = import_module(f"{RECIPES}.{name}").RECIPE
+    if workers > 1 and not recipe.takes_workers:
+        raise TrainingError("this recipe holds each text against all others of a batch, which one "
+                            "worker has to have; leave out --workers")  # fmt: skip
     if given.resume and given.config is not None:
         raise TrainingError(f"--resume goes on with {given.output / RUN_FILE}; leave out --config")
     file = given.output / RUN_FILE if given.resume else given.config
@@ -126,18 +134,40 @@ def train(name: str, given: Flags, cache: Path, console: Console) -> None:
 
     with bar() as shown, stoppable() as stop:
 
+        def tell(summaries: Sequence[str]) -> None:
+            for summary in summaries:
+                console.print(escape(summary), highlight=False)
+
         def watch(folder: RunFolder, prepared: Prepared) -> Watch:
-            for table in prepared.tables:
-                console.print(escape(table.summary()), highlight=False)
+            tell([table.summary() for table in prepared.tables])
             curves = [TensorBoard(folder.folder / "tensorboard")] if has_tensorboard() else []
             return Together([shown, *curves])
 
+        def show(kind: str, what: Any) -> None:
+            match kind:
+                case "say":
+                    shown.say(what)
+                case "step":
+                    shown.on_step(*what)
+                case "measurement":
+                    shown.on_measurement(*what)
+                case _:
+                    tell(what)
+
         around = Surroundings(cache.expanduser(), shown.say, watch, lambda: stop.wanted)
-        outcome = carry_out(recipe, run, given.output, around, resume=given.resume)
-    if outcome.story.ending is Ending.STOPPED:
+        if workers > 1:
+            from model_core.training.workers import train_together
+
+            shown.say(f"starting {workers} workers")
+            outcome = train_together(
+                name, run, given.output, around, show, workers, resume=given.resume
+            )
+        else:
+            outcome = carry_out(recipe, run, given.output, around, resume=given.resume).conclusion
+    if outcome.ending is Ending.STOPPED:
         again = shlex.join(["anatomy", "train", getattr(run, "recipe", name)])
         console.print(
-            f"[yellow]stopped[/] and saved at step {outcome.story.step}; go on with:\n  {again} "
+            f"[yellow]stopped[/] and saved at step {outcome.step}; go on with:\n  {again} "
             f"--resume --output {shlex.quote(str(given.output))}",
             highlight=False,
             soft_wrap=True,

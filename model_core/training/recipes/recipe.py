@@ -9,6 +9,7 @@ from model_core.checkpoints.save import save
 from model_core.checkpoints.sources import UNKNOWN_LICENCE
 from model_core.training.errors import TrainingError
 from model_core.training.loop import Task
+from model_core.training.low_rank import merged
 from model_core.training.run_folder import RunFolder
 from model_core.training.runs import Run
 from model_core.training.starting_point import Start
@@ -63,15 +64,17 @@ Prepare: TypeAlias = Callable[[Any, Path, Path, Say], Prepared]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A recipe by the kind of run that it takes."""
+    """A recipe by the kind of run that it takes; whether a batch can be shared out to workers."""
 
     run: type[Run]
     prepare: Prepare
+    takes_workers: bool = True
 
 
 def write_checkpoint(start: Start, folder: Path) -> None:
     """The model of `start` and all that goes with it, into an existing folder."""
-    save(start.model, start.description, folder)
+    with merged(start.model):
+        save(start.model, start.description, folder)
     for name, path in start.files.items():
         (folder / name).write_bytes(path.read_bytes())
     if start.licence != UNKNOWN_LICENCE:

@@ -28,6 +28,7 @@ from model_core.training.answers import (
     scores,
 )
 from model_core.training.averaging import average_checkpoints, restore_best
+from model_core.training.crew import ALONE, Crew
 from model_core.training.errors import TrainingError
 from model_core.training.loop import Choice, device_of, evaluating
 from model_core.training.order import ShuffledBatches, in_order
@@ -108,19 +109,19 @@ class Seq2SeqTask:
     def batches_per_epoch(self) -> int:
         return self.batches.size(0)
 
-    def batch(self, number: int) -> Translation:
-        return self.translation([self.train[index] for index in self.batches[number]])
+    def batch(self, number: int, crew: Crew = ALONE) -> Translation:
+        return self.translation([self.train[index] for index in crew.share(self.batches[number])])
 
     def translation(self, pairs: Sequence[Pair]) -> Translation:
         """Pairs as one batch: what is said at a position is what is read at the next."""
         read = [[*self.ends.start, *pair.target[:-1]] for pair in pairs]
         # Nothing is to be said of a start that has several tokens until it is over.
         before = len(self.ends.start) - 1
-        said = [torch.tensor([-100] * before + list(pair.target)) for pair in pairs]
+        said = [token for pair in pairs for token in (*[-100] * before, *pair.target)]
         return Translation(
             Rows.of([pair.source for pair in pairs], self.device, self.ends.pad),
             Rows.of(read, self.device, self.ends.pad),
-            torch.cat(said).to(self.device),
+            torch.tensor(said, dtype=torch.long, device=self.device),
         )
 
     def units(self, batch: Translation) -> int:
