@@ -143,24 +143,13 @@ def train(name: str, given: Flags, cache: Path, console: Console, workers: int) 
             curves = [TensorBoard(folder.folder / "tensorboard")] if has_tensorboard() else []
             return Together([shown, *curves])
 
-        def show(kind: str, what: Any) -> None:
-            match kind:
-                case "say":
-                    shown.say(what)
-                case "step":
-                    shown.on_step(*what)
-                case "measurement":
-                    shown.on_measurement(*what)
-                case _:
-                    tell(what)
-
         around = Surroundings(cache.expanduser(), shown.say, watch, lambda: stop.wanted)
         if workers > 1:
             from model_core.training.workers import train_together
 
             shown.say(f"starting {workers} workers")
             outcome = train_together(
-                name, run, given.output, around, show, workers, resume=given.resume
+                name, run, given.output, around, shown, tell, workers, resume=given.resume
             )
         else:
             outcome = carry_out(recipe, run, given.output, around, resume=given.resume).conclusion

@@ -6,7 +6,7 @@ whole batch, but for the order of sums in float32. What connects them is PyTorch
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -40,7 +40,7 @@ class Crew:
         if self.size == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(sums)
+        cast("Any", distributed).all_reduce(sums)
         return [float(each) for each in sums.cpu()]
 
     def agree(self, word: bool) -> bool:
@@ -58,7 +58,7 @@ class Crew:
         own = list(parameters)
         gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in own]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(flat)
+        cast("Any", distributed).all_reduce(flat)
         place = 0
         for each in own:
             each.grad = flat[place : place + each.numel()].view_as(each)

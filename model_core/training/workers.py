@@ -8,9 +8,11 @@ through it they are told to stop. Folders have to be the same for all: on severa
 import logging
 import os
 import shutil
+import signal
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +21,7 @@ import torch
 
 from model_core.training.commands import EXPECTED_ERRORS, RECIPES
 from model_core.training.crew import Crew
+from model_core.training.desk import Desk
 from model_core.training.errors import TrainingError
 from model_core.training.execution import Surroundings, carry_out
 from model_core.training.loop import Measurement, Step, Watch
@@ -42,38 +45,6 @@ ENVIRONMENT: Final = {
 }
 
 
-class Desk:
-    """Where processes leave what they have to say, and are told to stop: an actor."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Any]] = []
-        self.is_stopped = False
-        self.error = ""
-
-    def post(self, kind: str, what: Any) -> None:
-        """Leave an event."""
-        if kind == "error":
-            self.error = self.error or str(what)
-        self.events.append((kind, what))
-
-    def take(self) -> list[tuple[str, Any]]:
-        """All events that nobody took yet."""
-        events, self.events = self.events, []
-        return events
-
-    def stop(self) -> None:
-        """Tell all to stop after their step."""
-        self.is_stopped = True
-
-    def is_stopping(self) -> bool:
-        """Whether all are to stop."""
-        return self.is_stopped
-
-    def failed(self) -> str:
-        """What went wrong for good, if anything did."""
-        return self.error
-
-
 class Reporter:
     """A watch that leaves at the desk what it sees."""
 
@@ -85,10 +56,10 @@ class Reporter:
         self.desk.post.remote("say", what)
 
     def on_step(self, step: Step, steps: int) -> None:
-        self.desk.post.remote("step", (step, steps))
+        self.desk.post.remote("step", (asdict(step), steps))
 
     def on_measurement(self, measurement: Measurement, is_best: bool) -> None:
-        self.desk.post.remote("measurement", (measurement, is_best))
+        self.desk.post.remote("measurement", (asdict(measurement), is_best))
 
 
 def work(order: Mapping[str, Any]) -> None:
@@ -133,7 +104,7 @@ def work(order: Mapping[str, Any]) -> None:
         library.get(desk.post.remote("error", str(error)))
         raise
     if crew.is_first:
-        library.get(desk.post.remote("conclusion", outcome.conclusion))
+        library.get(desk.post.remote("conclusion", asdict(outcome.conclusion)))
 
 
 def train_together(
@@ -141,15 +112,16 @@ def train_together(
     run: Run,
     output: Path,
     around: Surroundings,
-    show: Callable[[str, Any], None],
+    watch: Watch,
+    tell: Callable[[Sequence[str]], None],
     workers: int,
     *,
     resume: bool,
 ) -> Conclusion:
     """Carry out `run` by the recipe in module `recipe`, in so many processes.
 
-    `show` is given what they say, by kind. Raises `TrainingError` for what goes wrong with the run,
-    and where processes die more often than they are started again.
+    `watch` sees the steps, `tell` is told what was read. Raises `TrainingError` for what goes wrong
+    with the run, and where processes die more often than they are started again.
     """
     folder = RunFolder(output)
     if resume:
@@ -183,20 +155,26 @@ def train_together(
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         conclusion = None
-        is_told = False
-        while thread.is_alive() or not failures:
-            is_over = not thread.is_alive()
-            if around.is_stopping() and not is_told:
-                desk.stop.remote()
-                is_told = True
-            for kind, what in ray.get(desk.take.remote()):
-                if kind == "conclusion":
-                    conclusion = what
-                elif kind != "error":
-                    show(kind, what)
-            if is_over:
-                break
+        is_over = False
+        while not is_over:
             thread.join(POLL_S)
+            is_over = not thread.is_alive()
+            if around.is_stopping():
+                desk.stop.remote()
+            for kind, what in ray.get(desk.take.remote()):
+                match kind:
+                    case "say":
+                        around.say(what)
+                    case "tables":
+                        tell(what)
+                    case "step":
+                        watch.on_step(Step(**what[0]), what[1])
+                    case "measurement":
+                        watch.on_measurement(Measurement(**what[0]), what[1])
+                    case "conclusion":
+                        conclusion = Conclusion(**what)
+                    case _:  # an error, which the desk keeps
+                        pass
         shutil.rmtree(room, ignore_errors=True)
         if error := ray.get(desk.failed.remote()):
             raise TrainingError(error)
@@ -242,11 +220,15 @@ def cluster() -> Generator[Any]:
             "several workers need Ray Train; pip install 'transformer-anatomy[train]'"
         ) from error
     library: Any = ray
+    # Ray would end the process at once.
+    kept = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
     quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if "RAY_ADDRESS" in os.environ:
         library.init(**quiet)
     else:
         library.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    for kind, handler in kept.items():
+        signal.signal(kind, handler)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     try:
         yield library
