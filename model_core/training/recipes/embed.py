@@ -318,4 +318,4 @@ def prepare(run: Embed, output: Path, cache: Path, say: Say) -> Prepared:
     )
 
 
-RECIPE = Recipe(Embed, prepare, takes_workers=False)
+RECIPE = Recipe(Embed, prepare)

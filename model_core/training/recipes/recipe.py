@@ -64,11 +64,10 @@ Prepare: TypeAlias = Callable[[Any, Path, Path, Say], Prepared]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A recipe by the kind of run that it takes; whether a batch can be shared out to workers."""
+    """A recipe by the kind of run that it takes."""
 
     run: type[Run]
     prepare: Prepare
-    takes_workers: bool = True
 
 
 def write_checkpoint(start: Start, folder: Path) -> None:
