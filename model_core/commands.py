@@ -234,7 +234,7 @@ def classify(
     )  # fmt: skip
     if head_only:
         others = given.values.keys() - {"data.train", "model.source", "training.seed"}
-        if data is None or model is None or config or resume or settings or others:
+        if data is None or model is None or config or resume or settings or others or workers > 1:
             raise typer.BadParameter("--head-only takes --data wordnet:FOLDER, --model, --seed")
         train_head_only(data, model, output, seed or 0, cache)
         return

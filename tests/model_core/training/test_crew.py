@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import start_processes
 
 from model_core.training.crew import Crew
 from model_core.training.run_folder import PARAMETERS_FILE, RunFolder
@@ -57,9 +58,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path, monkeypatch: pytest.M
     for each in runs.values():
         # A vocabulary that is the same each time it is learned.
         each["tokenizer"] = {"pattern": r"\w|[A-Z]1", **each["tokenizer"], "kind": "words"}
-    multiprocessing.start_processes(
-        take_part, (str(tmp_path), runs), nprocs=SIZE, start_method="spawn"
-    )
+    start_processes(take_part, (str(tmp_path), runs), nprocs=SIZE, start_method="spawn")
     for name, settings in runs.items():
         alone = go(name, settings, tmp_path / "alone" / name).story
         folders = [RunFolder(tmp_path / how / name) for how in ("alone", "together")]
