@@ -84,6 +84,13 @@ class Projected:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
+    def of_rows(self, place_R: Tensor) -> "Projected":
+        """Those of some rows of a padded batch, in this order; a row may come more than once."""
+        keys, values = (
+            tuple(x_BSE[place_R] for x_BSE in each) for each in (self.keys, self.values)
+        )
+        return Projected(keys, values)
+
 
 Memory: TypeAlias = Tensor | Projected
 """What cross-attention looks at: the encoder's hidden states [..., E], or what became of them."""
@@ -115,6 +122,12 @@ def allowed_keys(site: AttentionSite, layout: Padded, distance_BQK: Tensor) -> T
         return None if reach is None else reach[:, None]
     real = mask[:, None, None, :]
     return real if reach is None else real & reach[:, None]
+
+
+def is_only_causal(site: AttentionSite, layout: Padded) -> bool:
+    """Whether a query may look at itself and all before it, and that is all there is to say."""
+    config = site.config
+    return config.causal and config.window is None and not site.cross and layout.mask is None
 
 
 def cut_heads(x: Tensor, head_dim: int) -> Tensor:
@@ -227,14 +240,19 @@ class Fused:
         if site.config.score_cap is not None:
             return self.explicit(q, k, v, site, layout, bias)
         q_BHQD, k_BGKD, v_BGKD = split_heads(q, k, v, site, layout)
-        distance_BQK = distances(q_BHQD.shape[2], k_BGKD.shape[2], q.device)
-        mask = allowed_keys(site, layout, distance_BQK)
-        if bias is not None:
-            addend = bias(q_BHQD, repeat_heads(k_BGKD, site.config), distance_BQK)
-            mask = addend if mask is None else addend.masked_fill(~mask, -torch.inf)
+        # The kernel then leaves out the half that is not looked at, which a mask doesn't let it.
+        only_causal = bias is None and is_only_causal(site, layout)
+        mask = None
+        if not only_causal:
+            distance_BQK = distances(q_BHQD.shape[2], k_BGKD.shape[2], q.device)
+            mask = allowed_keys(site, layout, distance_BQK)
+            if bias is not None:
+                addend = bias(q_BHQD, repeat_heads(k_BGKD, site.config), distance_BQK)
+                mask = addend if mask is None else addend.masked_fill(~mask, -torch.inf)
         context_BHQD = F.scaled_dot_product_attention(
-            q_BHQD, k_BGKD, v_BGKD, mask, scale=site.config.score_scale, enable_gqa=True
-        )
+            q_BHQD, k_BGKD, v_BGKD, mask, is_causal=only_causal,
+            scale=site.config.score_scale, enable_gqa=True,
+        )  # fmt: skip
         return context_BHQD.transpose(1, 2).flatten(-2)
 
 

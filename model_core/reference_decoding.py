@@ -26,15 +26,17 @@ class Rules:
     renormalized: bool = False
 
     def allow(self, scores: Tensor, step: int, steps: int) -> Tensor:
-        """`scores` [V] at `step` of `steps`, -inf for tokens that may not come; 0 for a forced."""
+        """`scores` [..., V] at `step` of `steps`, -inf for tokens that may not come; 0 for a
+        forced one."""
         forced = self.forced_first if step == 0 else None
         if step == steps - 1 and self.forced_last is not None:
             forced = self.forced_last
         if forced is not None:
             alone = torch.full_like(scores, -torch.inf)
-            alone[forced] = 0.0
+            alone[..., forced] = 0.0
             return alone
-        allowed = scores.index_fill(0, torch.tensor(list(self.suppressed)).long(), -torch.inf)
+        suppressed = torch.tensor(list(self.suppressed), dtype=torch.long, device=scores.device)
+        allowed = scores.index_fill(-1, suppressed, -torch.inf)
         return allowed.log_softmax(-1) if self.renormalized else allowed
 
 
@@ -98,6 +100,81 @@ class Beam:
     score: float
 
 
+class BeamSearch:
+    """The search for the continuation, of 1 to `steps` tokens, that is likeliest as a whole as far
+    as `beams` see. One beam is greedy.
+
+    It is over once there are `beams` finished ones that the best of the others can't beat as it is,
+    or at once with `early_stopping`. transformers' `generate` searches like this; token for token.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        beams: int,
+        rules: Rules = ANYTHING,
+        *,
+        length_penalty: float = 1.0,
+        early_stopping: bool = False,
+    ) -> None:
+        self.steps = steps
+        self.beams = beams
+        self.rules = rules
+        self.length_penalty = length_penalty
+        self.early_stopping = early_stopping
+        # So many that, whatever ends, as many as there are beams go on.
+        self.width = max(2, 1 + len(rules.ends)) * beams
+        self.step = 0
+        self.live = [Beam((), 0.0)]
+        self.finished: list[Beam] = []
+
+    def advance(self, logits_KV: Tensor) -> None:
+        """Take a step, by the next logits of the `live` beams, in their order."""
+        best = self.candidates(logits_KV)
+        is_last = self.step == self.steps - 1
+        ended = [beam for beam in best if beam.tokens[-1] in self.rules.ends or is_last]
+        self.live = [beam for beam in best if beam not in ended][: self.beams]
+        self.step += 1
+        # One that ends below the first `beams` was only there lest too few go on.
+        won = [
+            Beam(beam.tokens, self.penalized(beam)) for beam in best[: self.beams] if beam in ended
+        ]
+        self.finished = sorted([*self.finished, *won], key=lambda beam: -beam.score)[: self.beams]
+
+    def candidates(self, logits_KV: Tensor) -> list[Beam]:
+        """The best continuations of the live beams by a token, the best first."""
+        scores_KV = self.rules.allow(logits_KV.float().log_softmax(-1), self.step, self.steps)
+        found = scores_KV.topk(min(self.width, scores_KV.shape[-1]))
+        rows = zip(self.live, found.values.unbind(), found.indices.unbind(), strict=True)
+        longer = [
+            (beam.score + float(score), beam, int(token))
+            for beam, scores_W, tokens_W in rows
+            for score, token in zip(scores_W.numpy(), tokens_W.numpy(), strict=True)
+            if score > -torch.inf
+        ]
+        longer.sort(key=lambda each: -each[0])
+        return [Beam((*beam.tokens, token), score) for score, beam, token in longer[: self.width]]
+
+    def penalized(self, beam: Beam) -> float:
+        """The score of a beam as long as the search is by now."""
+        return beam.score / self.step**self.length_penalty
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing better is to be expected."""
+        if not self.live:
+            return True
+        is_full = len(self.finished) == self.beams
+        return is_full and (
+            self.early_stopping or self.penalized(self.live[0]) <= self.finished[-1].score
+        )
+
+    @property
+    def found(self) -> list[int]:
+        """The best of the finished ones, once the search is over."""
+        return list(self.finished[0].tokens)
+
+
 def beam_search(
     next_logits: NextLogits,
     prompt: Sequence[int],
@@ -108,34 +185,11 @@ def beam_search(
     length_penalty: float = 1.0,
     early_stopping: bool = False,
 ) -> list[int]:
-    """The continuation, of 1 to `steps` tokens, that is likeliest as a whole as far as `beams` see.
-
-    It ends once there are `beams` finished ones that the best of the others can't beat as it is,
-    or at once with `early_stopping`. transformers' `generate` searches like this; token for token.
-    """
-    live, finished = [Beam((), 0.0)], list[Beam]()
-    # So many that, whatever ends, as many as there are beams go on.
-    width = max(2, 1 + len(rules.ends)) * beams
-    for step in range(steps):
-        candidates: list[Beam] = []
-        for beam in live:
-            scores = next_logits([*prompt, *beam.tokens]).float().log_softmax(-1)
-            scores = rules.allow(scores, step, steps)
-            for token in scores.topk(min(width, len(scores))).indices:
-                score = beam.score + float(scores[token])
-                candidates.append(Beam((*beam.tokens, int(token)), score))
-        possible = [beam for beam in candidates if beam.score > -torch.inf]
-        best = sorted(possible, key=lambda beam: -beam.score)[:width]
-
-        ended = [beam for beam in best if beam.tokens[-1] in rules.ends or step == steps - 1]
-        live = [beam for beam in best if beam not in ended][:beams]
-        penalty = (step + 1) ** length_penalty
-        # One that ends below the first `beams` was only there lest too few go on.
-        won = [Beam(beam.tokens, beam.score / penalty) for beam in best[:beams] if beam in ended]
-        finished = sorted([*finished, *won], key=lambda beam: -beam.score)[:beams]
-        if not live:
-            break
-        is_full = len(finished) == beams
-        if is_full and (early_stopping or live[0].score / penalty <= finished[-1].score):
-            break
-    return list(finished[0].tokens)
+    """What `BeamSearch` finds behind one prompt."""
+    search = BeamSearch(
+        steps, beams, rules, length_penalty=length_penalty, early_stopping=early_stopping
+    )
+    while not search.is_over:
+        logits = [next_logits([*prompt, *beam.tokens]) for beam in search.live]
+        search.advance(torch.stack(logits))
+    return search.found

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from model_core.training.crew import ALONE, Crew
 from model_core.training.errors import TrainingError
 from model_core.training.order import seed_of
 from model_core.training.regularization import computed_twice, dropout
@@ -28,6 +29,7 @@ from model_core.training.run_folder import (
     parameters_of,
     restore_moments,
     restore_parameters,
+    trained_parameters,
 )
 from model_core.training.runs import OptimizerSection, Precision, Run
 from model_core.training.schedule import share_of_peak
@@ -68,8 +70,9 @@ class Task(Protocol[B]):
         """How many batches show every example once."""
         ...
 
-    def batch(self, number: int) -> B:
-        """Batch `number`, counted from 0 over all epochs."""
+    def batch(self, number: int, crew: Crew = ALONE) -> B:
+        """Batch `number`, counted from 0 over all epochs: the share of it that is this process's,
+        which may be nothing."""
         ...
 
     def units(self, batch: B) -> int:
@@ -147,6 +150,7 @@ class Story:
             best_step=figures["best_step"],
             best=figures["best"],
             since_best=figures["since_best"],
+            ending=Ending(figures["ending"]),
         )
 
 
@@ -180,13 +184,16 @@ def arithmetic(precision: Precision, device: torch.device) -> AbstractContextMan
 
 
 def make_optimizer(model: nn.Module, section: OptimizerSection) -> torch.optim.AdamW:
-    """AdamW over all parameters: matrices decay, norms and biases don't."""
-    parameters = list(model.parameters())
+    """AdamW over all that is trained: matrices decay, norms and biases don't."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": section.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=section.learning_rate, betas=section.betas, eps=section.eps)
+    # `fused`: one kernel for all that is done to a parameter, instead of one for each sum.
+    return torch.optim.AdamW(
+        groups, lr=section.learning_rate, betas=section.betas, eps=section.eps, fused=True
+    )
 
 
 def steps_of(run: Run, batches_per_epoch: int) -> int:
@@ -210,7 +217,9 @@ class Loop:
         folder: RunFolder,
         watch: Watch,
         is_stopping: Callable[[], bool] = lambda: False,
+        crew: Crew = ALONE,
     ) -> None:
+        self.crew = crew
         self.task = task
         self.run = run
         self.folder = folder
@@ -227,6 +236,7 @@ class Loop:
         restore_parameters(self.model, state.parameters)
         restore_moments(self.model, self.optimizer, state.moments)
         self.story = Story.of(state.figures)
+        self.story.ending = Ending.DONE
         if self.story.step >= self.steps:
             raise TrainingError(
                 f"the run has taken {self.story.step} of {self.steps} steps already; to go on, "
@@ -245,18 +255,15 @@ class Loop:
                 story.step += 1
                 self.watch.on_step(story.steps[-1], self.steps)
                 is_last = story.step == self.steps
-                is_stopping = not is_last and self.is_stopping()
+                is_stopping = not is_last and self.crew.agree(self.is_stopping())
+                is_early = False
                 if is_last or story.step % section.evaluate_every == 0:
-                    self.measure()
-                    if section.patience is not None and story.since_best >= section.patience:
-                        story.ending = Ending.EARLY
-                        self.save()
-                        break
-                    self.save()
+                    is_early = self.crew.agree(self.measure())
+                    self.save(Ending.EARLY if is_early else Ending.DONE)
                 elif is_stopping:
-                    self.save()
-                if is_stopping:
-                    story.ending = Ending.STOPPED
+                    self.save(Ending.STOPPED)
+                if is_early or is_stopping:
+                    story.ending = Ending.EARLY if is_early else Ending.STOPPED
                     break
         return story
 
@@ -265,24 +272,30 @@ class Loop:
         started = time.perf_counter()
         accumulation = self.run.training.accumulation
         first = number * accumulation
-        batches = [self.task.batch(first + place) for place in range(accumulation)]
-        units = sum(self.task.units(batch) for batch in batches)
+        batches = [self.task.batch(first + place, self.crew) for place in range(accumulation)]
+        counts = [self.task.units(batch) for batch in batches]
+        units, tokens = self.crew.total(
+            sum(counts), sum(self.task.tokens(batch) for batch in batches)
+        )
         torch.manual_seed(seed_of(self.run.training.seed, "step", number))  # pyright: ignore[reportUnknownMemberType]
         self.model.train()
         self.optimizer.zero_grad()
         loss = 0.0
-        for batch in batches:
+        for batch, count in zip(batches, counts, strict=True):
+            if not count:
+                continue
             with arithmetic(self.run.training.precision, self.device):
                 share = self.task.loss(batch) / max(1, units)
             share.backward()  # pyright: ignore[reportUnknownMemberType]
             loss += share.item()
+        (loss,) = self.crew.total(loss)
+        self.crew.add_gradients(trained_parameters(self.model).values())
         norm = self.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(self.lost(number + 1, loss, norm))
         rate = self.set_learning_rate(number + 1)
         self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
-        tokens = sum(self.task.tokens(batch) for batch in batches)
-        return Step(number + 1, loss, rate, norm, tokens, time.perf_counter() - started)
+        return Step(number + 1, loss, rate, norm, int(tokens), time.perf_counter() - started)
 
     def clip(self) -> float:
         """The norm of the gradient, which is scaled down to the largest one that is wanted."""
@@ -303,8 +316,13 @@ class Loop:
             group["lr"] = rate
         return rate
 
-    def measure(self) -> None:
-        """Take the figures, and note whether they are the best so far."""
+    def measure(self) -> bool:
+        """Take the figures, and note whether they are the best so far; whether patience is over.
+
+        The first process does it for all.
+        """
+        if not self.crew.is_first:
+            return False
         story, choice = self.story, self.task.choice
         with evaluating(self.model), arithmetic(self.run.training.precision, self.device):
             found = Measurement(story.step, dict(self.task.evaluate()))
@@ -317,10 +335,18 @@ class Loop:
         if is_best:
             story.best, story.best_step = value, story.step
         self.watch.on_measurement(found, is_best)
+        patience = self.run.training.patience
+        return patience is not None and story.since_best >= patience
 
-    def save(self) -> None:
-        """Write the checkpoint and the state of this step, and let go of older ones."""
+    def save(self, ending: Ending) -> None:
+        """Write the checkpoint and the state of this step, and let go of older ones.
+
+        The first process does it; all have the same parameters and moments.
+        """
+        if not self.crew.is_first:
+            return
         story, folder = self.story, self.folder
+        story.ending = ending
         written = folder.write_checkpoint(story.step, self.task.write)
         if story.best_step == story.step:
             folder.point(BEST, written)

@@ -20,12 +20,28 @@ ENDINGS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class Conclusion:
+    """How a run ended, at which step, and the figures of its best checkpoint."""
+
+    ending: Ending
+    step: int
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run went, the figures of its best checkpoint, and what it was made of."""
+    """How a run went, the figures of its best checkpoint, what it was made of, and how many
+    parameters were trained."""
 
     story: Story
     figures: Mapping[str, float]
     prepared: Prepared
+    trained: int
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """The same in short."""
+        return Conclusion(self.story.ending, self.story.step, self.figures)
 
 
 def write_report(folder: RunFolder, run: Run, outcome: Outcome) -> None:
@@ -79,7 +95,7 @@ def facts(run: Run, outcome: Outcome) -> list[tuple[str, str]]:
     origin = run.model.source or "random weights"
     return [
         ("model", f"{outcome.prepared.start.description.family.title}, from {origin}"),
-        ("parameters", f"{parameters:,}"),
+        ("parameters", f"{parameters:,}, of which {outcome.trained:,} were trained"),
         *outcome.prepared.facts.items(),
         ("tokens seen", f"{tokens:,}"),
         ("time in steps", f"{seconds:,.0f} s"),

@@ -20,6 +20,8 @@ class Rows:
     def of(cls, texts: Sequence[Sequence[int]], device: torch.device, pad: int = 0) -> "Rows":
         """`texts` as rows on `device`; what is padded with doesn't matter to the real ones."""
         rows = [torch.tensor(ids, dtype=torch.long) for ids in texts]
+        if not rows:
+            return cls(torch.empty(0, 1).long().to(device), torch.empty(0).long().to(device))
         padded_BS = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
         lengths_B = torch.tensor([len(ids) for ids in texts])
         return cls(padded_BS.to(device), lengths_B.to(device))

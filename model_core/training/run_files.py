@@ -5,7 +5,8 @@ Unknown keys are refused by name, with those that there are.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from types import NoneType
+from typing import Any, TypeVar, cast, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -121,7 +122,9 @@ def explain(kind: type[Section], error: ValidationError) -> str:
 def section_at(kind: type[Section], path: Sequence[str]) -> type[Section]:
     """The section that a path of keys leads to."""
     for key in path:
-        inner = kind.model_fields[key].annotation
+        annotation = kind.model_fields[key].annotation
+        # A section that may be left out is one of `Section | None`.
+        inner = next((each for each in get_args(annotation) if each is not NoneType), annotation)
         if not isinstance(inner, type) or not issubclass(inner, Section):
             break
         kind = inner

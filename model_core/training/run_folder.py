@@ -195,18 +195,25 @@ def remove_besides(folder: Path, kept: set[Path | None] | set[Path]) -> None:
 # --- parameters and moments -----------------------------------------------------------------------
 
 
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter that is trained, once, by our names."""
+    return {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+
+
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter once, by our names, as values on the CPU."""
+    """The values of what is trained, on the CPU."""
     return {
         name: parameter.detach().cpu().clone().contiguous()
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained_parameters(model).items()
     }
 
 
 @torch.no_grad()
 def restore_parameters(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Give a model back its parameters; raises `TrainingError` where they are another model's."""
-    own = dict(model.named_parameters())
+    own = trained_parameters(model)
     strange = sorted(own.keys() ^ values.keys())
     misshaped = [
         name for name in own.keys() & values.keys() if own[name].shape != values[name].shape
@@ -223,7 +230,7 @@ def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
     """What the optimiser keeps of each parameter, by "moment parameter"."""
     return {
         f"{kind} {name}": value.detach().cpu().clone().contiguous()
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained_parameters(model).items()
         for kind, value in cast("Mapping[str, Tensor]", optimizer.state.get(parameter, {})).items()
     }
 
@@ -232,10 +239,8 @@ def restore_moments(
     model: nn.Module, optimizer: torch.optim.Optimizer, values: Mapping[str, Tensor]
 ) -> None:
     """Give an optimiser back what it kept."""
-    parameters = dict(model.named_parameters())
+    parameters = trained_parameters(model)
     for key, value in values.items():
         kind, _, name = key.partition(" ")
         parameter = parameters[name]
-        # AdamW counts steps on the CPU, wherever the parameter is.
-        place = torch.device("cpu") if kind == "step" else parameter.device
-        optimizer.state[parameter][kind] = value.to(place)
+        optimizer.state[parameter][kind] = value.to(parameter.device)

@@ -41,8 +41,12 @@ class ModelSection(Section, frozen=True):
 
 
 class TokenizerSection(Section, frozen=True):
-    """The vocabulary that a model from scratch gets; one from a checkpoint brings its own."""
+    """The vocabulary that a model from scratch gets; one from a checkpoint brings its own.
 
+    It is learned from the training texts; or, with `folder`, is the one whose files lie there.
+    """
+
+    folder: Path | None = None
     kind: VocabularyKind = VocabularyKind.BPE
     vocab_size: Count = 8_000
     min_frequency: Count = 2
@@ -136,8 +140,26 @@ class TrainingSection(Section, frozen=True):
         return self
 
 
+class LowRankSection(Section, frozen=True):
+    """Train adapters beside some layers of a checkpoint, and nothing else of it (Hu et al. 2021).
+
+    `layers` are what names of linear layers end in, with * for anything; `*attention.query` is
+    that of cross-attention too, `feed_forward.*` all layers of that part. What is added counts
+    `alpha` / `rank`; `dropout` zeroes a share of what adapters read. They want larger learning
+    rates than whole models. Nothing of it is left in the checkpoints: they have the sums.
+    """
+
+    rank: Count = 8
+    alpha: Positive = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "*attention.query",
+        "*attention.value",
+    )
+
+
 class Run(Section, frozen=True):
-    """What every recipe has."""
+    """What every recipe has. `lora`: adapters are trained, in place of the model."""
 
     model: ModelSection
     data: DataSection
@@ -145,6 +167,42 @@ class Run(Section, frozen=True):
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     training: TrainingSection = TrainingSection()
+    lora: LowRankSection | None = None
+
+    @model_validator(mode="after")
+    def _adapters_beside_something(self) -> "Run":
+        if self.lora is not None and self.model.source is None:
+            raise ValueError("lora trains adapters of a checkpoint; name one as model.source")
+        return self
+
+
+class DistillationSection(Section, frozen=True):
+    """Have a model of fewer `layers` learn what the checkpoint says (Sanh et al. 2019).
+
+    It starts from so many of the checkpoint's layers. Its loss is `hard` times the recipe's own,
+    `soft` times the divergence from what the checkpoint says at `temperature`, and `hidden` times
+    the distance between the directions of both models' last hidden states.
+    """
+
+    layers: Count
+    temperature: Positive = 2.0
+    soft: Annotated[float, Field(ge=0)] = 5.0
+    hard: Annotated[float, Field(ge=0)] = 2.0
+    hidden: Annotated[float, Field(ge=0)] = 1.0
+
+
+class DistillableRun(Run, frozen=True):
+    """A recipe whose model may learn from a larger one: that of `model.source`."""
+
+    distillation: DistillationSection | None = None
+
+    @model_validator(mode="after")
+    def _from_a_model(self) -> "DistillableRun":
+        if self.distillation is not None and self.model.source is None:
+            raise ValueError("distillation learns from a checkpoint; name one as model.source")
+        if self.distillation is not None and self.lora is not None:
+            raise ValueError("name lora or distillation: a smaller model is trained as a whole")
+        return self
 
 
 class TextData(DataSection, frozen=True):
@@ -153,14 +211,14 @@ class TextData(DataSection, frozen=True):
     text_column: str = "text"
 
 
-class CausalLM(Run, frozen=True):
+class CausalLM(DistillableRun, frozen=True):
     """Predict the next token of texts, packed one behind the other into blocks."""
 
     recipe: Literal["causal-lm"] = "causal-lm"
     data: TextData
 
 
-class MaskedLM(Run, frozen=True):
+class MaskedLM(DistillableRun, frozen=True):
     """Predict the tokens that are hidden from view, `mask_share` of them, in packed blocks."""
 
     recipe: Literal["masked-lm"] = "masked-lm"
@@ -175,6 +233,17 @@ class PairData(DataSection, frozen=True):
 
     source_column: str = "source"
     target_column: str = "target"
+
+
+class AnswersSection(Section, frozen=True):
+    """What the result is asked after training, to hold its answers against the targets.
+
+    `sources` of the validation part, each once with all the targets that it has (None: all of
+    them), by a search of `beams` (None: of as many as the result is served with; 1 is greedy).
+    """
+
+    sources: Count | None = 2_000
+    beams: Count | None = None
 
 
 class Seq2Seq(Run, frozen=True):
@@ -195,6 +264,7 @@ class Seq2Seq(Run, frozen=True):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     average: Count = 5
     beams: Count = 4
+    evaluation: AnswersSection = AnswersSection()
 
 
 class LabelledData(DataSection, frozen=True):
@@ -205,7 +275,7 @@ class LabelledData(DataSection, frozen=True):
     separator: str = ","
 
 
-class Classify(Run, frozen=True):
+class Classify(DistillableRun, frozen=True):
     """Say which label a text has, or, `multi_label`, which ones.
 
     `balance` says how much rare labels count: an example weighs (its label's share)^-balance. A
@@ -233,7 +303,7 @@ class MatchingData(DataSection, frozen=True):
     negative_column: str | None = None
 
 
-class Embed(Run, frozen=True):
+class Embed(DistillableRun, frozen=True):
     """Bring together the vectors of texts that match, among all texts of a batch.
 
     Cosines times `scale` are the scores. `pooling` None: as the checkpoint has it, else the mean.

@@ -24,9 +24,11 @@ from model_core.checkpoints.sources import UNKNOWN_LICENCE, Located, locate
 from model_core.heads import TransformerWithHeads
 from model_core.tokenization import Tokenizer
 from model_core.training.errors import TrainingError
+from model_core.training.fewer_layers import with_layers_left_out
+from model_core.training.low_rank import adapt
 from model_core.training.order import generator_of
 from model_core.training.run_folder import RunFolder
-from model_core.training.runs import Run
+from model_core.training.runs import DistillableRun, Run
 from model_core.training.vocabulary import Conventions, learn_vocabulary, write_vocabulary
 
 VOCABULARY_FOLDER: Final = "tokenizer"
@@ -45,7 +47,8 @@ class Start:
     """A model to train, and all that its checkpoint needs beside its weights.
 
     `description` has the fields of `config.json`; `files` are copied into every checkpoint, by
-    name; `licence` is that of what was loaded.
+    name; `licence` is that of what was loaded; `head` is the one that is trained, if any;
+    `teacher` the checkpoint with all its layers, where a model with fewer learns from it.
     """
 
     model: TransformerWithHeads
@@ -53,6 +56,8 @@ class Start:
     tokenizer: Tokenizer
     files: Mapping[str, Path]
     licence: str
+    head: str | None
+    teacher: "Start | None" = None
 
     @property
     def max_tokens(self) -> int:
@@ -93,6 +98,8 @@ def start(run: Run, wanted: Wanted, texts: Iterable[str], output: Path, cache: P
     """
     if run.model.source is not None:
         return from_checkpoint(run, wanted, locate(run.model.source, cache=cache))
+    if run.tokenizer.folder is not None:
+        return from_scratch(run, wanted, run.tokenizer.folder)
     folder = output / VOCABULARY_FOLDER
     if RunFolder(output).newest_state() is None:
         backend = learn_vocabulary(run.tokenizer.recipe(), texts, wanted.conventions)
@@ -103,7 +110,13 @@ def start(run: Run, wanted: Wanted, texts: Iterable[str], output: Path, cache: P
 
 def from_scratch(run: Run, wanted: Wanted, folder: Path) -> Start:
     """A model of the stated architecture, for the vocabulary in `folder`."""
-    files = {path.name: path for path in sorted(folder.iterdir())}
+    if not folder.is_dir():
+        raise TrainingError(f"tokenizer.folder is {folder}, which is no folder")
+    files = {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and is_kept(path.name)
+    }
     tokenizer = Tokenizer.from_files(files)
     stated = dict(run.model.architecture or {})
     values = {"vocab_size": tokenizer.vocab_size, **stated, **special_ids(tokenizer, wanted)}
@@ -118,7 +131,7 @@ def from_scratch(run: Run, wanted: Wanted, folder: Path) -> Start:
     heads = () if wanted.head is None else (wanted.head,)
     model = assemble(config, description, Fused(), heads)
     initialize(model, run.training.seed)
-    return Start(model.train(), description, tokenizer, files, UNKNOWN_LICENCE)
+    return Start(model.train(), description, tokenizer, files, UNKNOWN_LICENCE, wanted.head)
 
 
 def special_ids(tokenizer: Tokenizer, wanted: Wanted) -> dict[str, Any]:
@@ -145,6 +158,7 @@ def from_checkpoint(run: Run, wanted: Wanted, located: Located) -> Start:
     files = {
         name: path for name, path in located.files.items() if "/" not in name and is_kept(name)
     }
+    new: nn.Module | None = None
     if wanted.head is None or keeps_head(stated, wanted):
         heads = () if wanted.head is None else (wanted.head,)
         loaded = load(located, Fused(), heads)
@@ -152,10 +166,22 @@ def from_checkpoint(run: Run, wanted: Wanted, located: Located) -> Start:
     else:
         loaded = load(located, Fused())
         description = labelled(loaded.description, wanted)
-        head = with_head(description, wanted.head, loaded.model, run.training.seed)
-        model = TransformerWithHeads(loaded.model.transformer, {wanted.head: head})
+        new = with_head(description, wanted.head, loaded.model, run.training.seed)
+        model = TransformerWithHeads(loaded.model.transformer, {wanted.head: new})
     model.requires_grad_(True)
-    return Start(model.train(), description, tokenizer, files, located.licence)
+    begun = Start(model.train(), description, tokenizer, files, located.licence, wanted.head)
+    if run.lora is not None:
+        adapt(model, run.lora, run.training.seed, new)
+    distillation = run.distillation if isinstance(run, DistillableRun) else None
+    if distillation is None:
+        return begun
+    if new is not None:
+        raise TrainingError(
+            f"{located.source} has no {str(wanted.head).replace('_', ' ')} for this data, so there "
+            "is nothing to learn from it; train one first, without distillation"
+        )
+    model, description = with_layers_left_out(model, description, distillation.layers, NoTensors())
+    return replace(begun, model=model.train(), description=description, teacher=begun)
 
 
 def is_kept(name: str) -> bool:

@@ -192,6 +192,8 @@ def json_lines(path: Path) -> Iterator[Record]:
 
 def separated(path: Path) -> Iterator[Record]:
     """CSV, or TSV by its ending: a header line, then a row a line, quotes as RFC 4180 has them."""
+    # A text may well be longer than the 131,072 characters that the library allows.
+    csv.field_size_limit(LONGEST_FIELD)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     rows = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     try:
@@ -248,6 +250,9 @@ def pronouncing(path: Path) -> Iterator[Record]:
         values = {"source": FURTHER.sub("", word), "target": phonemes.strip()}
         yield Record(f"{path.name}, line {number}", values)
 
+
+LONGEST_FIELD: Final = 2**31 - 1
+"""Characters of a field of CSV."""
 
 FURTHER: Final = re.compile(r"\(\d+\)$")
 

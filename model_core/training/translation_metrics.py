@@ -3,22 +3,30 @@
 import importlib.util
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import zip_longest
 from typing import Any
 
 
-def error_rates(answers: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-    """Edits that make the answers' units (between spaces) the targets', per unit of these; and the
-    share of answers that aren't their target.
+def error_rates(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Edits that make the answers' units (between spaces) those of a target, per unit of it; and
+    the share of answers that are none of their targets.
 
-    Of pronunciations these are the phoneme and the word error rate.
+    Each answer has one target or several, of which the nearest counts. Of pronunciations these are
+    the phoneme and the word error rate.
     """
-    pairs = [(a.split(), t.split()) for a, t in zip(answers, targets, strict=True)]
-    units = sum(len(target) for _, target in pairs)
-    edits = sum(edit_distance(answer, target) for answer, target in pairs)
-    wrong = sum(answer != target for answer, target in pairs)
+    edits, units, wrong = 0, 0, 0
+    for answer, accepted in zip(answers, targets, strict=True):
+        found = answer.split()
+        needed, length = min(
+            ((edit_distance(found, target.split()), len(target.split())) for target in accepted),
+            key=lambda each: each[0],
+        )
+        edits += needed
+        units += length
+        wrong += needed > 0
     return {
         "unit_error_rate": edits / max(1, units),
-        "answer_error_rate": wrong / max(1, len(pairs)),
+        "answer_error_rate": wrong / max(1, len(answers)),
     }
 
 
@@ -33,12 +41,14 @@ def edit_distance(found: Sequence[str], wanted: Sequence[str]) -> int:
     return row[-1]
 
 
-def word_scores(answers: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
-    """BLEU (Papineni et al. 2002) and chrF (Popović 2015), 0 to 100; none without sacrebleu."""
+def word_scores(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> dict[str, float]:
+    """BLEU (Papineni et al. 2002) and chrF (Popović 2015), 0 to 100, against one target or several
+    of each answer; none without sacrebleu."""
     if importlib.util.find_spec("sacrebleu") is None:
         return {}
     sacrebleu: Any = import_module("sacrebleu")
-    references = [list(targets)]
+    # The library takes the first targets of all, then the second ones, None where there is none.
+    references = list(zip_longest(*targets))
     return {
         "bleu": float(sacrebleu.corpus_bleu(list(answers), references).score),
         "chrf": float(sacrebleu.corpus_chrf(list(answers), references).score),

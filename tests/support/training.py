@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from model_core.training.crew import ALONE, Crew
 from model_core.training.execution import Surroundings, carry_out
 from model_core.training.loop import Measurement, Step
 from model_core.training.recipes.recipe import Recipe
@@ -46,6 +47,7 @@ def go(
     *,
     resume: bool = False,
     is_stopping: Callable[[], bool] = lambda: False,
+    crew: Crew = ALONE,
 ) -> Outcome:
     """Carry out a run of `recipe` with `settings` by section, in `output`."""
     found: Recipe = import_module(f"model_core.training.recipes.{recipe}").RECIPE
@@ -56,8 +58,9 @@ def go(
     }
     run = read_run(found.run, None, flat)
     around = Surroundings(
-        output.with_name("cache"), lambda what: None, lambda folder, prepared: Nobody(), is_stopping
-    )
+        output.with_name("cache"), lambda what: None, lambda folder, prepared: Nobody(),
+        is_stopping, crew,
+    )  # fmt: skip
     return carry_out(found, run, output, around, resume=resume)
 
 

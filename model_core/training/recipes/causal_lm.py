@@ -3,7 +3,7 @@
 Radford et al. 2019: texts follow one another, parted by the token that ends a text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import exp, log
 from pathlib import Path
 from typing import cast
@@ -15,8 +15,10 @@ from torch.nn import functional as F
 from model_core.attention import Padded
 from model_core.heads import LanguageModelHead
 from model_core.training.baselines import BY_FREQUENCY, unigram_entropy
+from model_core.training.crew import ALONE, Crew
 from model_core.training.loop import Choice, device_of
 from model_core.training.order import ShuffledBatches, in_order
+from model_core.training.outputs import Outputs
 from model_core.training.parts import Tokens, cut_blocks, read_corpus, tokenize
 from model_core.training.recipes.recipe import (
     Prepared,
@@ -62,12 +64,12 @@ class CausalTask:
     def batches_per_epoch(self) -> int:
         return self.batches.size(0)
 
-    def batch(self, number: int) -> Tensor:
-        return self.blocks(self.train, self.batches[number])
+    def batch(self, number: int, crew: Crew = ALONE) -> Tensor:
+        return self.blocks(self.train, crew.share(self.batches[number]))
 
-    def blocks(self, of: Tokens, indices: list[int]) -> Tensor:
+    def blocks(self, of: Tokens, indices: Sequence[int]) -> Tensor:
         """Some blocks [B, S + 1] on the device."""
-        return torch.from_numpy(of[indices]).long().to(self.device)  # pyright: ignore[reportUnknownMemberType]
+        return torch.from_numpy(of[list(indices)]).long().to(self.device)  # pyright: ignore[reportUnknownMemberType]
 
     def units(self, batch: Tensor) -> int:
         return batch[:, 1:].numel()
@@ -76,7 +78,13 @@ class CausalTask:
         return batch[:, 1:].numel()
 
     def loss(self, batch: Tensor) -> Tensor:
-        return next_token_loss(self.begun, batch)
+        return self.loss_of(self.outputs(self.begun, batch), batch)
+
+    def outputs(self, begun: Start, batch: Tensor) -> Outputs:
+        return next_tokens(begun, batch)
+
+    def loss_of(self, outputs: Outputs, batch: Tensor) -> Tensor:
+        return next_token_loss(outputs.logits, batch)
 
     def evaluate(self) -> Mapping[str, float]:
         lengths = [self.validation.shape[1] - 1] * len(self.validation)
@@ -88,12 +96,16 @@ class CausalTask:
         write_checkpoint(self.begun, folder)
 
 
-def next_token_loss(begun: Start, block_BS: Tensor) -> Tensor:
+def next_tokens(begun: Start, block_BS: Tensor) -> Outputs:
+    """Logits [N, V] of all tokens but the first of each row, from those before it in its row."""
+    inputs = block_BS[:, :-1]
+    hidden_NE = begun.model.transformer.decode(inputs, Padded.of(inputs)).flatten(0, 1)
+    return Outputs(hidden_NE, cast("LanguageModelHead", begun.model.heads[HEAD])(hidden_NE))
+
+
+def next_token_loss(logits_NV: Tensor, block_BS: Tensor) -> Tensor:
     """Σ -log p(token | those before it in its row), over all but the first of each row."""
-    inputs, targets = block_BS[:, :-1], block_BS[:, 1:]
-    hidden_BSE = begun.model.transformer.decode(inputs, Padded.of(inputs))
-    logits_BSV = cast("LanguageModelHead", begun.model.heads[HEAD])(hidden_BSE)
-    return F.cross_entropy(logits_BSV.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+    return F.cross_entropy(logits_NV.float(), block_BS[:, 1:].flatten(), reduction="sum")
 
 
 def figures_of(loss: float, bytes_per_token: float) -> dict[str, float]:

@@ -6,7 +6,7 @@ comes to be true.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from model_core.heads import Classifier
 from model_core.pooling import pool
-from model_core.training.averaging import read_checkpoint
+from model_core.training.crew import ALONE, Crew
 from model_core.training.errors import TrainingError
 from model_core.training.head import divide
 from model_core.training.loop import Choice, device_of, evaluating
@@ -28,6 +28,7 @@ from model_core.training.metrics import (
     temperature,
 )
 from model_core.training.order import ShuffledBatches, in_order
+from model_core.training.outputs import Outputs
 from model_core.training.parts import read_parts
 from model_core.training.recipes.recipe import (
     Prepared,
@@ -37,7 +38,7 @@ from model_core.training.recipes.recipe import (
     write_checkpoint,
 )
 from model_core.training.rows import Rows
-from model_core.training.run_folder import BEST, RunFolder, restore_parameters
+from model_core.training.run_folder import RunFolder
 from model_core.training.runs import Classify
 from model_core.training.starting_point import Start, Wanted, start
 from model_core.training.tables import Column, Row, as_text
@@ -94,8 +95,8 @@ class ClassifyTask:
     def batches_per_epoch(self) -> int:
         return self.batches.size(0)
 
-    def batch(self, number: int) -> Texts:
-        return self.some(self.train, self.batches[number])
+    def batch(self, number: int, crew: Crew = ALONE) -> Texts:
+        return self.some(self.train, crew.share(self.batches[number]))
 
     def some(self, of: Examples, indices: Sequence[int]) -> Texts:
         """Some examples as a batch."""
@@ -109,7 +110,13 @@ class ClassifyTask:
         return batch.rows.tokens
 
     def loss(self, batch: Texts) -> Tensor:
-        logits_BC = class_scores(self.begun, batch.rows)
+        return self.loss_of(self.outputs(self.begun, batch), batch)
+
+    def outputs(self, begun: Start, batch: Texts) -> Outputs:
+        return replace(classified(begun, batch.rows), several=self.multi_label)
+
+    def loss_of(self, outputs: Outputs, batch: Texts) -> Tensor:
+        logits_BC = outputs.logits
         if self.multi_label:
             losses = F.binary_cross_entropy_with_logits(
                 logits_BC, batch.labels, pos_weight=self.weights_C, reduction="sum"
@@ -134,14 +141,20 @@ class ClassifyTask:
 
 
 def class_scores(begun: Start, rows: Rows) -> Tensor:
-    """Logits [B, C] of texts, of the vector that the head reads."""
+    """Logits [B, C] of texts."""
+    return classified(begun, rows).logits
+
+
+def classified(begun: Start, rows: Rows) -> Outputs:
+    """Hidden states of texts, and logits [B, C] of the vector that the head reads."""
     transformer = begun.model.transformer
     read = transformer.encode if transformer.encoder is not None else transformer.decode
     hidden_BSE = read(rows.token_ids, rows.layout())
     head = cast("Classifier", begun.model.heads[HEAD])
     if head.pooling is None:
         raise TypeError("this head classifies tokens, not texts")
-    return head(pool(hidden_BSE, rows.lengths, head.pooling)).float()
+    logits_BC = head(pool(hidden_BSE, rows.lengths, head.pooling)).float()
+    return Outputs(hidden_BSE[rows.real], logits_BC)
 
 
 def weights_of_one(labels_N: Tensor, classes: int, balance: float) -> Tensor:
@@ -285,10 +298,8 @@ def prepare(run: Classify, output: Path, cache: Path, say: Say) -> Prepared:
 
 def finish(run: Classify, task: ClassifyTask, folder: RunFolder) -> Mapping[str, float]:
     """Put the temperature that fits the validation part best into the head's weights."""
-    best = folder.path(BEST)
-    if best is None or not run.calibrate:
+    if not run.calibrate:
         return {}
-    restore_parameters(task.model, read_checkpoint(best, HEAD))
     with evaluating(task.model):
         logits_NC = task.scores()
     loss = F.binary_cross_entropy_with_logits if run.multi_label else F.cross_entropy

@@ -22,9 +22,11 @@ from model_core.config import PoolingMode
 from model_core.pooling import SentenceEmbedder, normalize
 from model_core.sentence_config import SentenceConfig, UnitStep
 from model_core.tokenization import Tokenizer
+from model_core.training.crew import ALONE, Crew
 from model_core.training.errors import TrainingError
 from model_core.training.loop import Choice, device_of, evaluating
 from model_core.training.order import ShuffledBatches, in_order
+from model_core.training.outputs import Outputs
 from model_core.training.parts import read_parts
 from model_core.training.recipes.recipe import (
     Prepared,
@@ -111,7 +113,9 @@ class EmbedTask:
     def batches_per_epoch(self) -> int:
         return self.batches.size(0)
 
-    def batch(self, number: int) -> Group:
+    def batch(self, number: int, crew: Crew = ALONE) -> Group:
+        if crew.size > 1:
+            raise TrainingError("each text of a batch is held against all others: one worker")
         return self.group(self.train, self.batches[number])
 
     def group(self, of: Matches, indices: Sequence[int]) -> Group:
@@ -131,8 +135,23 @@ class EmbedTask:
         return sum(rows.tokens for rows in (batch.anchors, *batch.candidates))
 
     def loss(self, batch: Group) -> Tensor:
-        anchors_BD = self.vectors(batch.anchors)
-        candidates_KD = torch.cat([self.vectors(rows) for rows in batch.candidates])
+        return self.loss_of(self.outputs(self.begun, batch), batch)
+
+    def outputs(self, begun: Start, batch: Group) -> Outputs:
+        """Vectors of anchors and candidates, and how each anchor's scores are spread over these."""
+        sides = (batch.anchors, *batch.candidates)
+        vectors_ND = torch.cat([self.vectors(rows, begun) for rows in sides])
+        anchors_BD, candidates_KD = self.parted(vectors_ND, batch)
+        scores_BK = ranking_scores(anchors_BD, candidates_KD, batch.left_out, self.scale)
+        return Outputs(vectors_ND, scores_BK)
+
+    def parted(self, vectors_ND: Tensor, batch: Group) -> tuple[Tensor, Tensor]:
+        """Vectors of anchors [B, D] and of candidates [K, D]."""
+        count = len(batch.left_out)
+        return vectors_ND[:count], vectors_ND[count:]
+
+    def loss_of(self, outputs: Outputs, batch: Group) -> Tensor:
+        anchors_BD, candidates_KD = self.parted(outputs.hidden, batch)
         widths = (*self.dims, anchors_BD.shape[1])
         losses = [
             ranking_loss(anchors_BD[:, :d], candidates_KD[:, :d], batch.left_out, self.scale)
@@ -140,9 +159,9 @@ class EmbedTask:
         ]
         return torch.stack(losses).mean()
 
-    def vectors(self, rows: Rows) -> Tensor:
-        """Vectors [B, D] of texts, as they are served."""
-        transformer = self.begun.model.transformer
+    def vectors(self, rows: Rows, begun: Start | None = None) -> Tensor:
+        """Vectors [B, D] of texts, as they are served; by the model that is trained, or another."""
+        transformer = (begun or self.begun).model.transformer
         read = transformer.encode if transformer.encoder is not None else transformer.decode
         return self.embedder(read(rows.token_ids, rows.layout()), rows.lengths).float()
 
@@ -186,10 +205,18 @@ def ranking_loss(
     anchors_BD: Tensor, candidates_KD: Tensor, left_out_BK: Tensor, scale: float
 ) -> Tensor:
     """Σ -log p(candidate b | anchor b), p a softmax over cosines · scale."""
-    scores_BK = normalize(anchors_BD) @ normalize(candidates_KD).T * scale
-    scores_BK = scores_BK.masked_fill(left_out_BK, -torch.inf)
+    scores_BK = ranking_scores(anchors_BD, candidates_KD, left_out_BK, scale)
     own_B = torch.arange(len(anchors_BD), device=anchors_BD.device)
     return F.cross_entropy(scores_BK, own_B, reduction="sum")
+
+
+def ranking_scores(
+    anchors_BD: Tensor, candidates_KD: Tensor, left_out_BK: Tensor, scale: float
+) -> Tensor:
+    """Cosines · scale [B, K]; of those that are left out so low that nothing is left of them."""
+    scores_BK = normalize(anchors_BD) @ normalize(candidates_KD).T * scale
+    # Not -inf: what is compared with another model's scores has to have differences.
+    return scores_BK.masked_fill(left_out_BK, -1e4)
 
 
 def search_figures(anchors_ND: Tensor, positives_ND: Tensor, left_out: Tensor) -> dict[str, float]:

@@ -18,9 +18,11 @@ from model_core.attention import Padded
 from model_core.heads import MaskedLanguageModelHead
 from model_core.tokenization import Tokenizer
 from model_core.training.baselines import BY_FREQUENCY, unigram_entropy
+from model_core.training.crew import ALONE, Crew
 from model_core.training.errors import TrainingError
 from model_core.training.loop import Choice, device_of
 from model_core.training.order import ShuffledBatches, generator_of, in_order
+from model_core.training.outputs import Outputs
 from model_core.training.parts import Tokens, cut_blocks, read_corpus, tokenize
 from model_core.training.recipes.recipe import (
     Prepared,
@@ -99,6 +101,16 @@ class Puzzle:
     read: Tensor
     asked: Tensor
 
+    @property
+    def is_asked(self) -> Tensor:
+        """Where a token is asked for [B, S]."""
+        return self.asked != NOT_ASKED
+
+    @property
+    def targets(self) -> Tensor:
+        """The tokens [M] that are asked for."""
+        return self.asked[self.is_asked]
+
 
 class MaskedTask:
     """Hidden tokens of blocks [N, S]."""
@@ -127,8 +139,10 @@ class MaskedTask:
     def batches_per_epoch(self) -> int:
         return self.batches.size(0)
 
-    def batch(self, number: int) -> Puzzle:
-        return self.puzzle(self.train[self.batches[number]], "mask", number)
+    def batch(self, number: int, crew: Crew = ALONE) -> Puzzle:
+        # Hidden before it is shared out, so that the same is hidden in any number of shares.
+        whole = self.puzzle(self.train[self.batches[number]], "mask", number)
+        return Puzzle(crew.rows(whole.read), crew.rows(whole.asked))
 
     def puzzle(self, blocks: Tokens, purpose: str, number: int) -> Puzzle:
         """Blocks with tokens hidden, the same ones for the same purpose and number."""
@@ -137,26 +151,28 @@ class MaskedTask:
         return Puzzle(read.to(self.device), asked.to(self.device))
 
     def units(self, batch: Puzzle) -> int:
-        return int((batch.asked != NOT_ASKED).sum())
+        return int(batch.is_asked.sum())
 
     def tokens(self, batch: Puzzle) -> int:
         return batch.read.numel()
 
     def loss(self, batch: Puzzle) -> Tensor:
-        return summed_loss(self.logits(batch), batch.asked)
+        return self.loss_of(self.outputs(self.begun, batch), batch)
 
-    def logits(self, batch: Puzzle) -> Tensor:
-        """Scores [B, S, V] of the tokens at every position."""
-        return masked_logits(self.begun, batch.read)
+    def outputs(self, begun: Start, batch: Puzzle) -> Outputs:
+        return hidden_tokens(begun, batch)
+
+    def loss_of(self, outputs: Outputs, batch: Puzzle) -> Tensor:
+        return summed_loss(outputs.logits, batch.targets)
 
     def evaluate(self) -> Mapping[str, float]:
         loss, right, asked = 0.0, 0, 0
         batches = in_order([self.validation.shape[1]] * len(self.validation), rows=self.rows)
         for number, rows in enumerate(batches):
             puzzle = self.puzzle(self.validation[rows], "validation mask", number)
-            logits_BSV = self.logits(puzzle)
-            loss += summed_loss(logits_BSV, puzzle.asked).item()
-            right += int((logits_BSV.argmax(dim=-1) == puzzle.asked).sum())
+            logits_MV = self.outputs(self.begun, puzzle).logits
+            loss += summed_loss(logits_MV, puzzle.targets).item()
+            right += int((logits_MV.argmax(dim=-1) == puzzle.targets).sum())
             asked += self.units(puzzle)
         return {
             "loss": loss / max(1, asked),
@@ -168,16 +184,16 @@ class MaskedTask:
         write_checkpoint(self.begun, folder)
 
 
-def masked_logits(begun: Start, read_BS: Tensor) -> Tensor:
-    """Scores [B, S, V] of what stands at every position."""
-    hidden_BSE = begun.model.transformer.encode(read_BS, Padded.of(read_BS))
-    return cast("MaskedLanguageModelHead", begun.model.heads[HEAD])(hidden_BSE)
+def hidden_tokens(begun: Start, puzzle: Puzzle) -> Outputs:
+    """Logits [M, V] of the tokens that are asked for; the head reads nothing else."""
+    hidden_BSE = begun.model.transformer.encode(puzzle.read, Padded.of(puzzle.read))
+    head = cast("MaskedLanguageModelHead", begun.model.heads[HEAD])
+    return Outputs(hidden_BSE.flatten(0, 1), head(hidden_BSE[puzzle.is_asked]))
 
 
-def summed_loss(logits_BSV: Tensor, asked_BS: Tensor) -> Tensor:
+def summed_loss(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
     """Σ -log p(token) over the tokens that are asked for."""
-    logits, asked = logits_BSV.flatten(0, 1).float(), asked_BS.flatten()
-    return F.cross_entropy(logits, asked, ignore_index=NOT_ASKED, reduction="sum")
+    return F.cross_entropy(logits_MV.float(), targets_M, reduction="sum")
 
 
 def framed_blocks(tokens: Tokens, frame: Sequence[int], size: int, what: str) -> Tokens:

@@ -9,6 +9,7 @@ from model_core.checkpoints.save import save
 from model_core.checkpoints.sources import UNKNOWN_LICENCE
 from model_core.training.errors import TrainingError
 from model_core.training.loop import Task
+from model_core.training.low_rank import merged
 from model_core.training.run_folder import RunFolder
 from model_core.training.runs import Run
 from model_core.training.starting_point import Start
@@ -20,8 +21,11 @@ Say: TypeAlias = Callable[[str], None]
 """Told what is being done before training."""
 
 Finish: TypeAlias = Callable[[RunFolder], Mapping[str, float]]
-"""What a recipe does once training is over, with the folder of the run; further figures of the best
-checkpoint."""
+"""What a recipe does to the best checkpoint once training is over, with the folder of the run; its
+figures then. The model has the parameters of that checkpoint before, and of the result after."""
+
+Examine: TypeAlias = Callable[[], Mapping[str, float]]
+"""Figures of the model as it is that take too long for every measurement."""
 
 
 def nothing_more(folder: RunFolder) -> Mapping[str, float]:
@@ -30,12 +34,18 @@ def nothing_more(folder: RunFolder) -> Mapping[str, float]:
     return {}
 
 
+def nothing_else() -> Mapping[str, float]:
+    """For a recipe all of whose figures are taken at every measurement."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A run that can begin.
 
     `baseline` are figures, by the same names as those of the task, of something simple that the
-    model has to beat, which `baseline_name` says; `facts` are for the report.
+    model has to beat, which `baseline_name` says; `facts` are for the report. Once training is over
+    `finish` comes, then `examine`.
     """
 
     task: Task[Any]
@@ -45,6 +55,7 @@ class Prepared:
     baseline_name: str
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
     finish: Finish = nothing_more
+    examine: Examine = nothing_else
 
 
 Prepare: TypeAlias = Callable[[Any, Path, Path, Say], Prepared]
@@ -61,7 +72,8 @@ class Recipe:
 
 def write_checkpoint(start: Start, folder: Path) -> None:
     """The model of `start` and all that goes with it, into an existing folder."""
-    save(start.model, start.description, folder)
+    with merged(start.model):
+        save(start.model, start.description, folder)
     for name, path in start.files.items():
         (folder / name).write_bytes(path.read_bytes())
     if start.licence != UNKNOWN_LICENCE:

@@ -5,7 +5,7 @@ the mean of the last checkpoints' weights, as in the paper.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from pathlib import Path
 from typing import Any, Final, cast
@@ -15,11 +15,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model_core.checkpoints.fields import Fields
-from model_core.checkpoints.generation import generation_defaults
+from model_core.checkpoints.generation import GenerationDefaults, generation_defaults
 from model_core.checkpoints.load import read_json
 from model_core.checkpoints.save import write_json
 from model_core.heads import LanguageModelHead
-from model_core.training.averaging import average_checkpoints, read_checkpoint
+from model_core.reference_decoding import Rules
+from model_core.training.answers import (
+    Decoding,
+    Question,
+    examine_answers,
+    questions_of,
+    scores,
+)
+from model_core.training.averaging import average_checkpoints, restore_best
+from model_core.training.crew import ALONE, Crew
 from model_core.training.errors import TrainingError
 from model_core.training.loop import Choice, device_of, evaluating
 from model_core.training.order import ShuffledBatches, in_order
@@ -32,16 +41,13 @@ from model_core.training.recipes.recipe import (
     write_checkpoint,
 )
 from model_core.training.rows import Rows
-from model_core.training.run_folder import BEST, RunFolder, restore_parameters
+from model_core.training.run_folder import RunFolder, restore_parameters
 from model_core.training.runs import Seq2Seq
 from model_core.training.starting_point import Start, Wanted, start
-from model_core.training.tables import Column, as_text
-from model_core.training.translation_metrics import error_rates, word_scores
+from model_core.training.tables import Column, Row, as_text
 from model_core.training.vocabulary import TRANSLATING
 
 HEAD: Final = "seq2seq"
-MEASURED: Final = 500
-"""Sources that are answered, greedily, to compare answers with targets after training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +109,19 @@ class Seq2SeqTask:
     def batches_per_epoch(self) -> int:
         return self.batches.size(0)
 
-    def batch(self, number: int) -> Translation:
-        return self.translation([self.train[index] for index in self.batches[number]])
+    def batch(self, number: int, crew: Crew = ALONE) -> Translation:
+        return self.translation([self.train[index] for index in crew.share(self.batches[number])])
 
     def translation(self, pairs: Sequence[Pair]) -> Translation:
         """Pairs as one batch: what is said at a position is what is read at the next."""
         read = [[*self.ends.start, *pair.target[:-1]] for pair in pairs]
         # Nothing is to be said of a start that has several tokens until it is over.
         before = len(self.ends.start) - 1
-        said = [torch.tensor([-100] * before + list(pair.target)) for pair in pairs]
+        said = [token for pair in pairs for token in (*[-100] * before, *pair.target)]
         return Translation(
             Rows.of([pair.source for pair in pairs], self.device, self.ends.pad),
             Rows.of(read, self.device, self.ends.pad),
-            torch.cat(said).to(self.device),
+            torch.tensor(said, dtype=torch.long, device=self.device),
         )
 
     def units(self, batch: Translation) -> int:
@@ -166,54 +172,17 @@ def summed_loss(logits_NV: Tensor, said_N: Tensor, smoothing: float) -> Tensor:
     return F.cross_entropy(logits_NV.float(), said_N, reduction="sum", label_smoothing=smoothing)
 
 
-@torch.no_grad()
-def write_greedily(task: Seq2SeqTask, pairs: Sequence[Pair], steps: int) -> list[list[int]]:
-    """The likeliest next token again and again, for all pairs at once, without their ends.
-
-    Plain: the whole target runs again at every step. The engine that serves keeps a cache.
-    """
-    transformer, ends = task.begun.model.transformer, task.ends
-    head = cast("LanguageModelHead", task.begun.model.heads[HEAD])
-    source = Rows.of([pair.source for pair in pairs], task.device, ends.pad)
-    layout = source.layout()
-    memory_BSE = transformer.encode(source.token_ids, layout)
-    written_BT = torch.tensor([ends.start] * len(pairs), device=task.device)
-    is_open_B = torch.ones(len(pairs), dtype=torch.bool, device=task.device)
-    for _ in range(steps):
-        lengths = torch.full((len(pairs),), written_BT.shape[1], device=task.device)
-        rows = Rows(written_BT, lengths)
-        hidden_BTE = transformer.decode(written_BT, rows.layout(layout), memory_BSE)
-        next_B = head(hidden_BTE[:, -1]).argmax(dim=-1).masked_fill(~is_open_B, ends.end)
-        written_BT = torch.cat((written_BT, next_B[:, None]), dim=1)
-        is_open_B &= next_B != ends.end
-        if not is_open_B.any():
-            break
-    answers: list[list[int]] = [
-        [int(token) for token in row] for row in written_BT[:, len(ends.start) :].cpu()
-    ]
-    return [row[: row.index(ends.end)] if ends.end in row else row for row in answers]
-
-
-def answers_of(task: Seq2SeqTask, steps: int) -> tuple[list[str], list[str]]:
-    """Texts that the model writes for some sources of the validation part, and their targets."""
-    tokenizer = task.begun.tokenizer
-    some = task.validation[:MEASURED]
-    written: list[str] = [""] * len(some)
-    for rows in in_order([pair.length for pair in some], rows=64):
-        found = write_greedily(task, [some[index] for index in rows], steps)
-        for index, ids in zip(rows, found, strict=True):
-            written[index] = tokenizer.decode(ids)
-    return written, [tokenizer.decode(pair.target) for pair in some]
-
-
 # --- data -----------------------------------------------------------------------------------------
 
 
-def ends_of(begun: Start) -> Ends:
-    """What targets begin and end with, as the checkpoint says; `TrainingError` if it doesn't."""
+def generation_of(begun: Start, run: Seq2Seq) -> GenerationDefaults:
+    """How texts are generated as the checkpoint says, and the run where it says nothing.
+
+    `TrainingError` if it doesn't say what targets begin with.
+    """
     values = begun.description.values
     file = begun.files.get("generation_config.json")
-    stated = {**values, **(read_json(file) if file else {})}
+    stated = {"num_beams": run.beams, **values, **(read_json(file) if file else {})}
     defaults = generation_defaults(Fields(stated, "config.json"), has_encoder=True)
     ends = defaults.eos_ids or tuple(sorted(begun.tokenizer.eos_ids))
     if not defaults.decoder_start or not ends:
@@ -221,16 +190,49 @@ def ends_of(begun: Start) -> Ends:
             "the model doesn't say what a target begins with (decoder_start_token_id) or what "
             "ends it (eos_token_id)"
         )
-    pad = defaults.pad_id if defaults.pad_id is not None else ends[0]
-    return Ends(defaults.decoder_start, ends[0], pad)
+    return replace(defaults, eos_ids=ends)
+
+
+def ends_of(defaults: GenerationDefaults) -> Ends:
+    """What targets begin and end with."""
+    end = defaults.eos_ids[0]
+    pad = defaults.pad_id if defaults.pad_id is not None else end
+    return Ends(defaults.decoder_start, end, pad)
+
+
+def decoding_of(defaults: GenerationDefaults, beams: int | None, size: int) -> Decoding:
+    """How answers of at most `size` tokens are written: as the result will be served, but for the
+    `beams`, if given."""
+    return Decoding(
+        start=defaults.decoder_start,
+        steps=size - len(defaults.decoder_start),
+        beams=beams or defaults.beams,
+        rules=Rules(
+            defaults.eos_ids,
+            defaults.forced_first,
+            defaults.forced_last,
+            defaults.suppressed,
+            defaults.renormalize,
+        ),
+        length_penalty=defaults.length_penalty,
+        early_stopping=defaults.early_stopping,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Pairs as token ids, and the rows that they were."""
+
+    pairs: Sequence[Pair]
+    rows: Sequence[Row]
 
 
 def read_pairs(
     begun: Start, parts: Parts, run: Seq2Seq, ends: Ends, size: int
-) -> tuple[list[list[Pair]], int]:
+) -> tuple[list[Part], int]:
     """The pairs of both parts, and how many were left out for being longer than `size` tokens."""
     dropped = 0
-    found: list[list[Pair]] = []
+    found: list[Part] = []
     for rows, what in ((parts.train, "train"), (parts.validation, "validate")):
         columns = (run.data.source_column, run.data.target_column)
         sources, targets = (
@@ -240,14 +242,14 @@ def read_pairs(
             Pair(source, target if target[-1:] == [ends.end] else [*target, ends.end])
             for source, target in zip(sources, targets, strict=True)
         ]
-        kept = [pair for pair in pairs if pair.length <= size and pair.source]
+        kept = [place for place, pair in enumerate(pairs) if pair.length <= size and pair.source]
         dropped += len(pairs) - len(kept)
         if not kept:
             raise TrainingError(
                 f"none of the {len(pairs)} pairs to {what} on has at most {size} tokens a side; "
                 "raise data.max_tokens, or give the model more positions"
             )
-        found.append(kept)
+        found.append(Part([pairs[place] for place in kept], [rows[place] for place in kept]))
     return found, dropped
 
 
@@ -264,51 +266,65 @@ def prepare(run: Seq2Seq, output: Path, cache: Path, say: Say) -> Prepared:
     texts = (row[column] for row in parts.train for column in (source, target))
     begun = start(run, Wanted(HEAD, TRANSLATING), texts, output, cache)
     size = tokens_allowed(run.data.max_tokens, begun)
-    ends = ends_of(begun)
+    defaults = generation_of(begun, run)
+    ends = ends_of(defaults)
+    decoding = decoding_of(defaults, run.evaluation.beams, size)
     say("tokenizing")
     (train, validation), dropped = read_pairs(begun, parts, run, ends, size)
-    task = Seq2SeqTask(run, begun, train, validation, ends)
-    copied = [begun.tokenizer.decode(pair.source) for pair in validation[:MEASURED]]
-    targets = [begun.tokenizer.decode(pair.target) for pair in validation[:MEASURED]]
+    task = Seq2SeqTask(run, begun, train.pairs, validation.pairs, ends)
+    questions = questions_of(
+        [row[source] for row in validation.rows],
+        [pair.source for pair in validation.pairs],
+        [row[target] for row in validation.rows],
+        run.evaluation.sources,
+    )
+
+    def examine() -> Mapping[str, float]:
+        with evaluating(task.model):
+            return examine_answers(
+                task.model, HEAD, begun.tokenizer, questions, decoding, ends.pad, say
+            )
+
     return Prepared(
         task=task,
         start=begun,
         tables=parts.tables,
-        baseline={**error_rates(copied, targets), **word_scores(copied, targets)},
+        baseline=scores([question.text for question in questions], questions),
         baseline_name="the source, copied",
         facts={
-            "pairs to train on": f"{len(train):,}",
-            "pairs to validate on": f"{len(validation):,}",
+            "pairs to train on": f"{len(train.pairs):,}",
+            "pairs to validate on": f"{len(validation.pairs):,}",
             "pairs left out": f"{dropped:,}, of more than {size} tokens a side",
+            "sources answered": f"{len(questions):,}, with {decoding.beams} beams",
+            "targets of a source": f"{mean_targets(questions):.2f}, of which the nearest counts",
             "vocabulary": f"{begun.tokenizer.vocab_size:,} tokens, of both sides",
         },
-        finish=lambda folder: finish(run, task, folder, size),
+        finish=lambda folder: finish(run, task, folder),
+        examine=examine,
     )
 
 
-def finish(run: Seq2Seq, task: Seq2SeqTask, folder: RunFolder, size: int) -> Mapping[str, float]:
-    """The best checkpoint, or the mean of the last ones if that is better, becomes the result;
-    its answers are compared with the targets."""
-    best = folder.path(BEST)
-    if best is None:
-        return {}
-    figures = measured(task, read_checkpoint(best, HEAD))
+def mean_targets(questions: Sequence[Question]) -> float:
+    """How many targets a source has on average."""
+    return sum(len(question.targets) for question in questions) / len(questions)
+
+
+def finish(run: Seq2Seq, task: Seq2SeqTask, folder: RunFolder) -> Mapping[str, float]:
+    """The mean of the last checkpoints becomes the result, if it is better than the best."""
+    figures = measured(task)
     last = folder.last_checkpoints(run.average)
     if len(last) > 1:
-        mean = measured(task, average_checkpoints(last, HEAD))
+        restore_parameters(task.model, average_checkpoints(last, HEAD))
+        mean = measured(task)
         if mean["loss"] < figures["loss"]:
-            figures = mean
             folder.write_result(f"average-of-{len(last)}", task.write)
-        else:
-            restore_parameters(task.model, read_checkpoint(best, HEAD))
-    with evaluating(task.model):
-        written, targets = answers_of(task, size - len(task.ends.start))
-    return {**figures, **error_rates(written, targets), **word_scores(written, targets)}
+            return mean
+        restore_best(task.begun, folder)
+    return figures
 
 
-def measured(task: Seq2SeqTask, parameters: Mapping[str, Tensor]) -> dict[str, float]:
-    """The figures of the task's model with these parameters, which it has from then on."""
-    restore_parameters(task.model, parameters)
+def measured(task: Seq2SeqTask) -> dict[str, float]:
+    """The figures of the task's model as it is."""
     with evaluating(task.model):
         return dict(task.evaluate())
 

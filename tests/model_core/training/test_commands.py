@@ -1,5 +1,6 @@
 """The commands: what is wrong is said in a line, what came of it stands on standard output."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,20 @@ def test_every_recipe_has_a_command_whose_flags_reach_its_run(
     flags = dict(zip(arguments[::2], arguments[1::2], strict=True))
     columns = {name for flag, name in flags.items() if flag.endswith("-column")}
     assert columns <= set(map(str, saved["data"].values()))
+
+
+def test_a_result_is_measured_once_more_and_its_figures_are_json(config: Path):
+    output = str(config.parent / "run")
+    code, _, told = run("causal-lm", "--config", str(config), "--output", output)
+    assert code == 0, told
+    code, said, _ = run("measure", output)
+    assert code == 0
+    found = json.loads(said)
+    assert found["model"].keys() == found["tokens drawn by their frequency"].keys()
+    assert f"loss: {found['model']['loss']:.4g}" in told
+    code, said, told = run("measure", str(config.parent))
+    assert (code, said) == (1, "")
+    assert "has no key 'recipe' that names one" in told
+    code, _, told = run("measure", str(config.parent / "nowhere"))
+    assert code == 1
+    assert "holds no run" in told

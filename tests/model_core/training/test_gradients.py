@@ -30,8 +30,8 @@ from model_core.config import (
     TransformerConfig,
 )
 from model_core.training.loop import make_optimizer
-from model_core.training.recipes.causal_lm import next_token_loss
-from model_core.training.recipes.masked_lm import NOT_ASKED, masked_logits, summed_loss
+from model_core.training.recipes.causal_lm import next_token_loss, next_tokens
+from model_core.training.recipes.masked_lm import NOT_ASKED, Puzzle, hidden_tokens, summed_loss
 from model_core.training.run_files import read_run
 from model_core.training.runs import CausalLM, MaskedLM, OptimizerSection
 from model_core.training.starting_point import Start, Wanted, start
@@ -162,7 +162,9 @@ def test_twenty_steps_of_a_llama_agree_with_transformers(tmp_path: Path):
         theirs,
         lambda batch: theirs(input_ids=batch, labels=batch).loss,
         begun,
-        lambda batch: next_token_loss(begun, batch) / batch[:, 1:].numel(),
+        lambda batch: (
+            next_token_loss(next_tokens(begun, batch).logits, batch) / batch[:, 1:].numel()
+        ),
     )
     assert ours == pytest.approx(expected, rel=1e-5)
     assert ours[-1] < ours[0] - 0.1
@@ -182,7 +184,8 @@ def test_twenty_steps_of_a_bert_agree_with_transformers(tmp_path: Path):
 
     def our_loss(batch: Tensor) -> Tensor:
         read, asked = puzzle(batch)
-        return summed_loss(masked_logits(begun, read), asked) / hidden.sum()
+        found = Puzzle(read, asked)
+        return summed_loss(hidden_tokens(begun, found).logits, found.targets) / hidden.sum()
 
     def their_loss(batch: Tensor) -> Tensor:
         read, asked = puzzle(batch)

@@ -12,6 +12,7 @@ from torch import nn
 from model_core.attention import Fused
 from model_core.checkpoints.load import load
 from model_core.checkpoints.sources import locate
+from model_core.training.crew import ALONE, Crew
 from model_core.training.errors import TrainingError
 from model_core.training.loop import Choice, Ending, Loop
 from model_core.training.run_files import read_run
@@ -237,7 +238,7 @@ class Given:
         self.choice = choice
         self.batches_per_epoch = 1
 
-    def batch(self, number: int) -> torch.Tensor:
+    def batch(self, number: int, crew: Crew = ALONE) -> torch.Tensor:
         return torch.full((1, 1), float(number))
 
     def units(self, batch: torch.Tensor) -> int:

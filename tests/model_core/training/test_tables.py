@@ -119,6 +119,13 @@ def test_bad_files_end_in_a_clear_message(tmp_path: Path, name: str, content: by
         read_table(tmp_path / name, COLUMNS)
 
 
+def test_a_text_may_be_longer_than_fields_of_csv_are_by_default(tmp_path: Path):
+    text = "word " * 40_000
+    (tmp_path / "a.csv").write_text(f"text,label\n{text},x\n")
+    (row,) = read_table(tmp_path / "a.csv", COLUMNS).rows
+    assert row["text"] == text
+
+
 def test_missing_files_and_empty_folders_are_named(tmp_path: Path):
     with pytest.raises(TrainingError, match=r"none\.csv doesn't exist"):
         read_table(tmp_path / "none.csv", COLUMNS)
