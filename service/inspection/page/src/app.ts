@@ -5,7 +5,7 @@ import { Cache } from "./data/cache";
 import { firstInquiry, siteOf, sizeOf } from "./data/reading";
 import { ServiceError, type Source } from "./data/source";
 import { fill, make } from "./dom";
-import { paletteOf } from "./draw/palette";
+import { type Palette, paletteOf } from "./draw/palette";
 import type { Page, Scene, View } from "./page";
 import { Composer } from "./shell/composer";
 import { Controls } from "./shell/controls";
@@ -95,6 +95,7 @@ class Shell implements Page {
   private readonly controls: Controls;
   private readonly trouble: Trouble;
   private readonly footer: Footer;
+  private colours: Palette | null = null;
   private mounted: { entry: Entry; view: View } | null = null;
 
   constructor(
@@ -128,7 +129,11 @@ class Shell implements Page {
     ];
   }
 
-  palette = () => paletteOf(document.documentElement);
+  /** Read once: other colours are another shell. */
+  palette(): Palette {
+    this.colours ??= paletteOf(document.documentElement);
+    return this.colours;
+  }
 
   announce(text: string): void {
     this.live.textContent = text;

@@ -78,15 +78,23 @@ export function addressOf(state: State): string {
   return told.toString();
 }
 
+/** Between two changes of the address that are no steps: some browsers take few of them a second. */
+const PAUSE_MS = 150;
+
 /** Holds the state, and keeps the address at it. */
 export class Store {
   private now: State;
+  private written = Number.NEGATIVE_INFINITY;
+  private later: number | undefined;
 
   /** `changed` is called after every change, with what was before. */
   constructor(private readonly changed: (before: State) => void) {
     this.now = stateOf(location.hash);
-    addEventListener("popstate", () => this.become(stateOf(location.hash)));
-    addEventListener("hashchange", () => this.become(stateOf(location.hash)));
+    for (const event of ["popstate", "hashchange"])
+      addEventListener(event, () => {
+        clearTimeout(this.later);
+        this.become(stateOf(location.hash));
+      });
   }
 
   get state(): State {
@@ -110,17 +118,31 @@ export class Store {
     if (names.length === 0) return;
     const isStep = names.some((name) => fieldOf(name).isStep);
     const next = { ...this.now, ...change };
-    const address = `#${addressOf(next)}`;
-    if (isStep) history.pushState(null, "", address);
-    else history.replaceState(null, "", address);
+    if (isStep) {
+      this.write();
+      history.pushState(null, "", `#${addressOf(next)}`);
+    } else this.writeSoon();
     this.become(next);
   }
 
   /** The same for what could not be as it was asked for: no step of its own. */
   correct(change: Partial<State>): void {
-    const next = { ...this.now, ...change };
-    history.replaceState(null, "", `#${addressOf(next)}`);
-    this.become(next);
+    this.writeSoon();
+    this.become({ ...this.now, ...change });
+  }
+
+  /** Brings the address to the state as it is by then. */
+  private writeSoon(): void {
+    clearTimeout(this.later);
+    const wait = Math.max(0, this.written + PAUSE_MS - performance.now());
+    this.later = setTimeout(() => this.write(), wait);
+  }
+
+  private write(): void {
+    clearTimeout(this.later);
+    this.written = performance.now();
+    const address = `#${addressOf(this.now)}`;
+    if (location.hash !== address) history.replaceState(null, "", address);
   }
 
   private become(next: State): void {

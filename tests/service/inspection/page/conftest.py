@@ -4,6 +4,7 @@ Every test of this folder runs on one event loop: the browser's connection belon
 """
 
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,11 +66,11 @@ def service(settings: ServiceSettings) -> Iterator[str]:
 
 def wait_until_ready(url: str) -> None:
     """Models load while the server runs."""
-    transport = httpx.HTTPTransport(retries=3)
-    with httpx.Client(transport=transport, timeout=60) as client:
+    with httpx.Client(timeout=60) as client:
         for _ in range(600):
             if client.get(f"{url}/ready").status_code == 200:
                 return
+            time.sleep(0.1)
     raise RuntimeError("the service did not become ready")
 
 

@@ -1,6 +1,7 @@
 """What comes next, meaning, and the comparison, in a browser, on models of each kind."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -117,7 +118,7 @@ async def test_sliders_are_moved_by_keys_and_stand_in_the_address(visit: Visit) 
     await page.locator("#temperature").focus()
     await page.keyboard.press("ArrowLeft")
     await page.keyboard.press("ArrowLeft")
-    assert "temperature=0.8" in page.url
+    await expect(page).to_have_url(re.compile("temperature=0.8"))
     await page.locator("#topK").fill("3")
     await expect(page.locator(".chance:not(.out)")).to_have_count(3)
     await page.locator("#temperature").fill("0")
@@ -136,7 +137,7 @@ async def test_a_generation_goes_on_token_by_token(visit: Visit, model: str) -> 
         await page.get_by_role("button", name="Add the likeliest").click()
         await expect(page.locator(".piece.added")).to_have_count(len(written))
         await visit.settled()
-    assert f"written={'.'.join(map(str, written))}" in page.url
+    await expect(page).to_have_url(re.compile(f"written={'.'.join(map(str, written))}"))
     await page.locator("#chance-2").click()
     await expect(page.locator(".piece.added")).to_have_count(4)
     await visit.settled()
@@ -166,7 +167,7 @@ async def test_the_lens_names_what_each_layer_would_say(visit: Visit) -> None:
     likely = page.locator(".lens-detail .label")
     await expect(likely).to_have_text([texts[str(one)].replace(" ", "␣") for one in ids[-2, 1]])
     await page.keyboard.press("Enter")
-    assert f"lensState={len(ids) - 2}&lensPosition=1" in page.url
+    await expect(page).to_have_url(re.compile(f"lensState={len(ids) - 2}&lensPosition=1"))
 
 
 async def test_two_texts_are_near_where_the_service_says_so(visit: Visit) -> None:
@@ -192,7 +193,7 @@ async def test_a_class_hangs_on_tokens(visit: Visit) -> None:
     classes = sorted(answer["class_scores"], key=lambda one: -one["probability"])
     await expect(page.locator(".classes .label")).to_have_text([one["label"] for one in classes])
     await page.get_by_title("Explain noun").click()
-    assert "label=noun" in page.url
+    await expect(page).to_have_url(re.compile("label=noun"))
     await expect(page.locator(".hangs-on h2")).to_contain_text("noun")
     without = await numbers(page.locator(".occluded td:nth-child(2)"))
     expected = [100 * (answer["attributions"]["probability"] - drop)
@@ -233,7 +234,7 @@ async def test_both_sides_show_rollout_and_their_difference(visit: Visit) -> Non
     await visit.settled()
     await page.get_by_role("button", name="Head 8").click()
     await visit.settled()
-    assert "shows=head" in page.url
+    await expect(page).to_have_url(re.compile("shows=head"))
     await page.locator("#other-text").fill("time flies")
     await page.locator("#other-text").press("Enter")
     await visit.settled()

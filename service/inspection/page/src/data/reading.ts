@@ -132,7 +132,8 @@ export function gathered(
   queries: readonly Group[],
   keys: readonly Group[],
 ): Tensor {
-  const [, width = 0] = pattern.shape;
+  const [height = 0, width = 0] = pattern.shape;
+  if (queries.length === height && keys.length === width) return pattern;
   const data = new Float32Array(queries.length * keys.length);
   queries.forEach((query, row) => {
     keys.forEach((key, column) => {

@@ -14,3 +14,5 @@ export const score = (value: number): string => signed(value);
 export const share = (value: number): string => percent(value);
 /** Two digits: for scales, and for distances. */
 export const plain = (value: number): string => general(value);
+/** How far numbers are apart, which is little. */
+export const distance = (value: number): string => value.toExponential(1);

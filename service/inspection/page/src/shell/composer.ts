@@ -82,13 +82,14 @@ export class Composer {
       [this.second, state.second],
     ] as const) {
       // What is being typed stays until it is sent.
-      if (document.activeElement !== area) area.value = value;
+      if (document.activeElement === area || area.value === value) continue;
+      area.value = value;
       grow(area);
     }
   }
 }
 
-/** As high as its text. */
+/** As high as its text. To know that, the browser lays out the whole page: not for every change. */
 function grow(area: HTMLTextAreaElement): void {
   area.style.height = "auto";
   area.style.height = `${area.scrollHeight}px`;

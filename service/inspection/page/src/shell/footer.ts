@@ -2,7 +2,7 @@
 
 import type { Answer } from "../data/answers";
 import { fill, make } from "../dom";
-import { plain } from "../draw/numbers";
+import { distance } from "../draw/numbers";
 import type { Page } from "../page";
 
 export class Footer {
@@ -15,7 +15,7 @@ export class Footer {
 
   show({ graph }: Answer): void {
     const { served } = graph;
-    const error = plain(served.distance.largest_error);
+    const error = distance(served.distance.largest_error);
     const said = this.page.say("distance", {
       shown: graph.precision,
       served: served.precision,

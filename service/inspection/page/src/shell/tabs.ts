@@ -14,11 +14,19 @@ export class Tabs {
     this.element = make("nav", { class: "tabs" }, this.list);
   }
 
+  /** The views there are tabs of, and the one that is shown. */
+  private built: readonly unknown[] = [];
+
   hide(): void {
+    this.built = [];
     fill(this.list);
   }
 
   show(entries: readonly Entry[], shown: Entry): void {
+    const wanted = [shown, ...entries];
+    if (wanted.length === this.built.length && wanted.every((one, at) => one === this.built[at]))
+      return;
+    this.built = wanted;
     const hadFocus = this.list.contains(document.activeElement);
     const tabs = entries.map((entry) => {
       const isShown = entry === shown;

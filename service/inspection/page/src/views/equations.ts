@@ -96,21 +96,24 @@ export function inNumbers(step: Step, steps: Steps, key: number): Element | null
     case "dot":
       return formula(at(bold("q"), "i"), sign("·"), at(bold("k"), "j"), sign("="), number(dots));
     case "scale": {
-      const parts = [number(dots), sign("×"), value(weight(attention.scale))];
+      const { scale, cap } = attention;
+      const parts = scale === 1 ? [number(dots)] : [number(dots), sign("×"), value(digits(scale))];
+      const bound = value(digits(cap ?? 0));
       const held =
-        attention.cap === null
+        cap === null
           ? parts
           : [
-              value(digits(attention.cap)),
+              bound,
               math("mi", {}, "tanh"),
               sign("("),
               ...parts,
               sign("/"),
-              value(digits(attention.cap)),
+              bound.cloneNode(true),
               sign(")"),
             ];
-      if (bias) return formula(...held, sign("+"), number(bias), sign("="), number(scores));
-      return formula(...held, sign("="), number(scaled));
+      // A bias is written with its sign.
+      const added = bias ? [number(bias)] : [];
+      return formula(...(held as Element[]), ...added, sign("="), number(bias ? scores : scaled));
     }
     case "softmax": {
       if (hidden[key]) return formula(at(name("α"), "i", "j"), sign("="), value("0"));

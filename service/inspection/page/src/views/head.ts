@@ -48,7 +48,7 @@ class HeadView implements View {
   private readonly sums: SumTable;
   private readonly about = make("p", { class: "about" });
   private readonly key = make("p", { class: "link-key" });
-  private readonly observer = new ResizeObserver(() => this.link());
+  private readonly observer = new ResizeObserver(([entry]) => this.resize(entry));
   private hovered: { side: "queries" | "keys"; place: number } | null = null;
   private scene: Scene | null = null;
   private shown: HeadScene | null = null;
@@ -145,6 +145,13 @@ class HeadView implements View {
     );
   }
 
+  private resize(entry: ResizeObserverEntry | undefined): void {
+    const width = Math.round(entry?.contentRect.width ?? 0);
+    if (width === this.width) return;
+    this.width = width;
+    this.link();
+  }
+
   private link(): void {
     const { shown, scene } = this;
     if (!shown || !scene) return;
@@ -154,7 +161,8 @@ class HeadView implements View {
       keys: this.focus("keys"),
     };
     const links = linksOf(shown.patterns, wanted);
-    this.width = this.field.clientWidth;
+    // Asking lays out the whole page: once, and then the observer tells.
+    if (this.width === 0) this.width = this.field.clientWidth;
     const rows = Math.max(shown.queries.length, shown.keys.length);
     const field: Field = { width: this.width, height: rows * this.row, row: this.row };
     if (rows > MOST_DRAWN) {

@@ -9,23 +9,52 @@ import { score, weight } from "../draw/numbers";
 import { legend } from "../draw/pictures";
 import type { Page } from "../page";
 
+/** A column of numbers, one for each key. */
+interface Column {
+  /** At which step it appears. */
+  readonly step: number;
+  readonly cells: HTMLTableCellElement[];
+  readonly text: (steps: Steps, key: number) => string;
+}
+
+/** A strip of colours: of all keys, or of one vector. */
+interface Strip {
+  readonly step: number;
+  readonly canvas: HTMLCanvasElement;
+  readonly tensor: (steps: Steps) => Tensor;
+  readonly range: keyof Ranges;
+}
+
+interface Ranges {
+  readonly vectors: Range;
+  readonly products: Range;
+  readonly values: Range;
+  readonly parts: Range;
+}
+
 export class NeuronTable {
   readonly element: HTMLElement;
   private readonly table = make("table", { class: "neuron-table" });
   private readonly legends = make("div", { class: "legends" });
-  private built = "";
   private rows: HTMLTableRowElement[] = [];
+  private columns: Column[] = [];
+  private strips: Strip[] = [];
+  private places: readonly number[] = [];
+  /** What the table was built for, and what is written in it. */
+  private built = "";
+  private written: readonly unknown[] = [];
 
   constructor(
     private readonly page: Page,
     private readonly follow: (key: number) => void,
   ) {
+    const label = page.say("neuron.table");
     this.element = make(
       "div",
       { class: "neuron-box" },
       make(
         "div",
-        { class: "scroll", tabindex: 0, role: "region", "aria-label": page.say("neuron.table") },
+        { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
         this.table,
       ),
       this.legends,
@@ -38,18 +67,13 @@ export class NeuronTable {
   }
 
   show(steps: Steps, key: number, upTo: number, hideSpecial: boolean): void {
-    const { attention, query, head } = steps;
-    const shape = JSON.stringify([
-      attention,
-      query,
-      head,
-      steps.keys,
-      Array.from(steps.dots),
-      upTo,
-      hideSpecial,
-    ]);
-    if (shape !== this.built) this.build(steps, upTo, hideSpecial);
-    this.built = shape;
+    const { keys, queries, query, hidden, bias } = steps;
+    const labels = keys.map(({ token }) => token);
+    const shape = [labels, queries[query]?.token, hidden, bias !== null, hideSpecial];
+    if (JSON.stringify(shape) !== this.built) this.build(steps, hideSpecial);
+    this.built = JSON.stringify(shape);
+    if (this.written[0] !== steps || this.written[1] !== upTo) this.write(steps, upTo);
+    this.written = [steps, upTo];
     for (const row of this.rows) {
       const isFollowed = row.dataset.key === String(key);
       row.classList.toggle("followed", isFollowed);
@@ -57,141 +81,159 @@ export class NeuronTable {
     }
   }
 
-  private build(steps: Steps, upTo: number, hideSpecial: boolean): void {
+  /** Rows and columns, without their numbers: heads of a layer have the same. */
+  private build(steps: Steps, hideSpecial: boolean): void {
     const { say } = this.page;
-    const palette = this.page.palette();
-    const places = steps.keys.flatMap((token, place) =>
-      hideSpecial && token.special ? [] : [place],
-    );
-    const vectors = rangeOf(Float32Array.of(most(steps.q), most(steps.k)), "signed");
-    const [products, values, parts] = [steps.products, steps.v, steps.parts].map((tensor) =>
-      rangeOf(Float32Array.of(most(tensor)), "signed"),
-    ) as [Range, Range, Range];
-    const open = (step: number) => step <= upTo;
-    const title = (step: number, name: string, says: string) =>
-      make("th", { scope: "col", class: open(step) ? "" : "to-come", title: says }, name);
-    const above = (step: number, name: string, says: string) => {
-      const cell = title(step, name, says);
-      cell.classList.add("of-strip");
-      return cell;
-    };
-    const strip = (step: number, tensor: Tensor, range: Range) => {
-      if (!open(step)) return make("td", { class: "strip to-come", rowspan: places.length });
+    const { keys, hidden, bias } = steps;
+    this.written = [];
+    this.places = keys.flatMap((token, place) => (hideSpecial && token.special ? [] : [place]));
+    this.columns = this.columnsOf(bias !== null);
+    this.strips = [];
+    const all = this.places.length;
+    const strip = (
+      step: number,
+      range: keyof Ranges,
+      tensor: (steps: Steps) => Tensor,
+      rows = all,
+    ) => {
       const canvas = make("canvas", { "aria-hidden": true });
-      paint(canvas, picked(tensor, places), range, palette);
-      const cell = make("td", { class: "strip", rowspan: places.length }, canvas);
-      canvas.style.setProperty("--rows", String(places.length));
-      return cell;
+      canvas.style.setProperty("--rows", String(rows));
+      this.strips.push({ step, canvas, tensor, range });
+      return make("td", { class: "strip", rowspan: rows }, canvas);
     };
-    const single = (step: number, tensor: Tensor, range: Range) => {
-      if (!open(step)) return make("td", { class: "strip to-come" });
-      const canvas = make("canvas", { "aria-hidden": true });
-      paint(canvas, tensor, range, palette);
-      canvas.style.setProperty("--rows", "1");
-      return make("td", { class: "strip" }, canvas);
-    };
-    const number = (step: number, text: string, isHidden = false) =>
-      make(
-        "td",
-        { class: `number${open(step) ? "" : " to-come"}${isHidden ? " masked" : ""}` },
-        open(step) ? text : "",
-      );
+    const rowsOf = (matrix: Tensor) => picked(matrix, this.places);
 
-    const { bias } = steps;
-    const query = visible(steps.queries[steps.query]?.token ?? "");
-    const head = make(
-      "thead",
-      {},
+    const queryLine = make(
+      "tr",
+      { class: "query-line" },
       make(
-        "tr",
-        {},
-        make("th", { scope: "col" }, say("neuron.key")),
-        above(1, "k", say("step.vectors")),
-        above(2, "q × k", say("step.products")),
-        title(3, "q · k", say("step.dot")),
-        title(4, bias ? say("neuron.scaled") : say("neuron.score"), say("step.scale")),
-        bias ? title(4, say("neuron.bias"), say("neuron.bias")) : null,
-        bias ? title(4, say("neuron.score"), say("step.scale")) : null,
-        title(5, say("neuron.weight"), say("step.softmax")),
-        above(6, "v", say("step.sum")),
-        above(6, say("neuron.part"), say("step.sum")),
+        "th",
+        { scope: "row" },
+        make("span", { class: "tag" }, "q"),
+        visible(steps.queries[steps.query]?.token ?? ""),
       ),
-      make(
-        "tr",
-        { class: "query-line" },
-        make("th", { scope: "row" }, make("span", { class: "tag" }, "q"), query),
-        single(1, steps.q, vectors),
-        make("td", { colspan: bias ? 8 : 6 }),
-      ),
+      strip(1, "vectors", ({ q }) => q, 1),
+      make("td", { colspan: this.columns.length + 3 }),
     );
-    this.rows = places.map((place, row) => {
-      const token = steps.keys[place];
-      const isHidden = steps.hidden[place] ?? false;
-      const button = make("button", { type: "button", class: "key" }, visible(token?.token ?? ""));
-      const share = steps.weights[place] ?? 0;
-      const cell = number(5, weight(share), isHidden);
-      cell.classList.add("weight");
-      cell.style.setProperty("--part", open(5) ? share.toFixed(4) : "0");
-      const first = row === 0;
+    this.rows = this.places.map((place, row) => {
+      const token = keys[place];
+      const isHidden = hidden[place] ?? false;
+      const numbers = this.columns.map((column) => {
+        const cell = make("td", { class: isHidden ? "number masked" : "number" });
+        column.cells.push(cell);
+        return cell;
+      });
+      numbers.at(-1)?.classList.add("weight");
+      const isFirst = row === 0;
+      const name = make("button", { type: "button", class: "key" }, visible(token?.token ?? ""));
       return make(
         "tr",
         { "data-key": place, class: isHidden ? "is-masked" : "" },
-        make("th", { scope: "row", class: token?.special ? "special" : "" }, button),
-        first && strip(1, steps.k, vectors),
-        first && strip(2, steps.products, products),
-        number(3, score(steps.dots[place] ?? 0)),
-        number(4, score(steps.scaled[place] ?? 0)),
-        bias && number(4, score(bias[place] ?? 0)),
-        bias && number(4, isHidden ? say("neuron.masked") : score(steps.scores[place] ?? 0)),
-        cell,
-        first && strip(6, steps.v, values),
-        first && strip(6, steps.parts, parts),
+        make("th", { scope: "row", class: token?.special ? "special" : "" }, name),
+        isFirst && strip(1, "vectors", ({ k }) => rowsOf(k)),
+        isFirst && strip(2, "products", ({ products }) => rowsOf(products)),
+        ...numbers,
+        isFirst && strip(6, "values", ({ v }) => rowsOf(v)),
+        isFirst && strip(6, "parts", ({ parts }) => rowsOf(parts)),
       );
     });
-    const foot = make(
-      "tfoot",
-      {},
-      make(
-        "tr",
-        { class: "sum-line" },
-        make(
-          "th",
-          { scope: "row" },
-          make("span", { class: "tag" }, "z"),
-          open(6) ? say("neuron.sum") : "",
-        ),
-        make("td", { colspan: bias ? 7 : 5 }),
-        make("td", { class: "arrow" }, open(6) ? "Σ" : ""),
-        single(6, steps.sum, parts),
-      ),
+    const sumLine = make(
+      "tr",
+      { class: "sum-line" },
+      make("th", { scope: "row" }, make("span", { class: "tag" }, "z"), say("neuron.sum")),
+      make("td", { colspan: this.columns.length + 2 }),
+      make("td", {}, "Σ"),
+      strip(6, "parts", ({ sum }) => sum, 1),
     );
     fill(
       this.table,
       make("caption", { class: "unseen" }, say("neuron.table")),
-      head,
+      make("thead", {}, this.titles(bias !== null), queryLine),
       make("tbody", {}, ...this.rows),
-      foot,
+      make("tfoot", {}, sumLine),
     );
+  }
+
+  private columnsOf(hasBias: boolean): Column[] {
+    const { say } = this.page;
+    const column = (step: number, text: Column["text"]): Column => ({ step, cells: [], text });
+    const dot = column(3, ({ dots }, key) => score(dots[key] ?? 0));
+    const scaled = column(4, (steps, key) => score(steps.scaled[key] ?? 0));
+    const bias = column(4, (steps, key) => score(steps.bias?.[key] ?? 0));
+    const added = column(4, ({ hidden, scores }, key) =>
+      hidden[key] ? say("neuron.masked") : score(scores[key] ?? 0),
+    );
+    const weights = column(5, (steps, key) => weight(steps.weights[key] ?? 0));
+    return hasBias ? [dot, scaled, bias, added, weights] : [dot, scaled, weights];
+  }
+
+  private titles(hasBias: boolean): HTMLElement {
+    const { say } = this.page;
+    const number = (name: string, says: string) => make("th", { scope: "col", title: says }, name);
+    const strip = (name: string, says: string) =>
+      make("th", { scope: "col", class: "of-strip", title: says }, name);
+    const scored = say("neuron.score");
+    return make(
+      "tr",
+      {},
+      make("th", { scope: "col" }, say("neuron.key")),
+      strip("k", say("step.vectors")),
+      strip("q × k", say("step.products")),
+      number("q · k", say("step.dot")),
+      number(hasBias ? say("neuron.scaled") : scored, say("step.scale")),
+      hasBias && number(say("neuron.bias"), say("neuron.bias")),
+      hasBias && number(scored, say("step.scale")),
+      number(say("neuron.weight"), say("step.softmax")),
+      strip("v", say("step.sum")),
+      strip(say("neuron.part"), say("step.sum")),
+    );
+  }
+
+  /** The numbers of a head, as far as the steps are shown. */
+  private write(steps: Steps, upTo: number): void {
+    const { say } = this.page;
+    const palette = this.page.palette();
+    const ranges: Ranges = {
+      vectors: rangeOf(Float32Array.of(most(steps.q), most(steps.k)), "signed"),
+      products: rangeOf(steps.products.data, "signed"),
+      values: rangeOf(steps.v.data, "signed"),
+      parts: rangeOf(Float32Array.of(most(steps.parts), most(steps.sum)), "signed"),
+    };
+    for (const { step, canvas, tensor, range } of this.strips) {
+      canvas.hidden = step > upTo;
+      if (step <= upTo) paint(canvas, tensor(steps), ranges[range], palette);
+    }
+    for (const { step, cells, text } of this.columns)
+      cells.forEach((cell, row) => {
+        cell.textContent = step > upTo ? "" : text(steps, this.places[row] ?? 0);
+      });
+    this.columns.at(-1)?.cells.forEach((cell, row) => {
+      const part = upTo < 5 ? 0 : (steps.weights[this.places[row] ?? 0] ?? 0);
+      cell.style.setProperty("--part", part.toFixed(4));
+    });
     fill(
       this.legends,
-      legend(vectors, palette, "q, k", 150),
-      open(2) && legend(products, palette, "q × k", 150),
-      open(6) && legend(values, palette, "v", 150),
-      open(6) && legend(parts, palette, `${say("neuron.part")}, z`, 150),
+      legend(ranges.vectors, palette, "q, k", 150),
+      upTo >= 2 && legend(ranges.products, palette, "q × k", 150),
+      upTo >= 6 && legend(ranges.values, palette, "v", 150),
+      upTo >= 6 && legend(ranges.parts, palette, `${say("neuron.part")}, z`, 150),
     );
   }
 }
 
 function most({ data }: Tensor): number {
-  return data.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
+  let largest = 0;
+  for (const value of data) largest = Math.max(largest, Math.abs(value));
+  return largest;
 }
 
 /** Some rows of a matrix. */
-function picked({ shape, data }: Tensor, places: readonly number[]): Tensor {
-  const [, width = 0] = shape;
-  const found = new Float32Array(places.length * width);
+function picked(matrix: Tensor, places: readonly number[]): Tensor {
+  const [rows = 0, width = 0] = matrix.shape;
+  if (places.length === rows) return matrix;
+  const data = new Float32Array(places.length * width);
   places.forEach((place, row) => {
-    found.set(data.subarray(place * width, (place + 1) * width), row * width);
+    data.set(matrix.data.subarray(place * width, (place + 1) * width), row * width);
   });
-  return { shape: [places.length, width], data: found };
+  return { shape: [places.length, width], data };
 }

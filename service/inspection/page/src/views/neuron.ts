@@ -3,7 +3,7 @@
 import { attentionOf, siteOf, visible } from "../data/reading";
 import { type Steps, stepInquiry, stepsOf } from "../data/steps";
 import { fill, make } from "../dom";
-import { share } from "../draw/numbers";
+import { distance, share } from "../draw/numbers";
 import type { Page, Scene, View } from "../page";
 import { equation, inNumbers, STEPS, sentence } from "./equations";
 import { neuronPicture } from "./neuron-picture";
@@ -16,6 +16,7 @@ export function makeNeuronView(page: Page): View {
 class NeuronView implements View {
   readonly element: HTMLElement;
   private readonly queries = make("div", { class: "query-chips", role: "radiogroup" });
+  private chips = "";
   private readonly steps = make("ol", { class: "steps" });
   private readonly table: NeuronTable;
   private readonly note = make("p", { class: "note" });
@@ -57,10 +58,13 @@ class NeuronView implements View {
     this.showQueries(steps);
     this.showSteps(steps, key, state.step);
     this.table.show(steps, key, state.step, state.hideSpecial);
-    this.note.textContent = this.page.say("neuron.error", { error: steps.error.toExponential(1) });
+    this.note.textContent = this.page.say("neuron.error", { error: distance(steps.error) });
   }
 
   private showQueries({ queries, query }: Steps): void {
+    const shape = JSON.stringify([query, queries.map(({ token }) => token)]);
+    if (shape === this.chips) return;
+    this.chips = shape;
     const hadFocus = this.queries.contains(document.activeElement);
     const chips = queries.map((token, place) => {
       const isChosen = place === query;
