@@ -1,6 +1,9 @@
 """Where inspections run: one after another, on a thread that nothing else uses."""
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
@@ -11,6 +14,9 @@ from service.errors import Overloaded
 Result = TypeVar("Result")
 
 RETRY_AFTER_S = 2
+
+NICENESS = 15
+"""Of the thread that looks: where cores are short, those who are served go first."""
 
 
 class InspectionDesk:
@@ -23,7 +29,9 @@ class InspectionDesk:
     def __init__(self, places: int) -> None:
         self._places = places
         self._taken = 0
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="anatomy-inspection")
+        self._executor = ThreadPoolExecutor(
+            1, thread_name_prefix="anatomy-inspection", initializer=stand_back
+        )
 
     async def run(self, work: Callable[[Callable[[], bool]], Result]) -> Result:
         """The result of `work`, which is told whether it is still wanted.
@@ -57,3 +65,12 @@ class InspectionDesk:
 
     def _free(self) -> None:
         self._taken -= 1
+
+
+def stand_back() -> None:
+    """Give the thread that calls a lower priority, on Linux, where each has one of its own."""
+    if sys.platform != "linux":
+        return
+    thread = threading.get_native_id()
+    # Never a higher one than the process was started with, which nobody may take by himself.
+    os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))

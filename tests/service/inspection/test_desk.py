@@ -1,13 +1,15 @@
 """Inspections wait for one another, and not without end."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from service.errors import Overloaded
-from service.inspection.desk import InspectionDesk
+from service.inspection.desk import NICENESS, InspectionDesk
 
 
 @pytest.fixture
@@ -71,3 +73,13 @@ async def test_what_work_raises_reaches_whoever_waits(desk: InspectionDesk) -> N
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             await desk.run(work)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+async def test_whoever_looks_stands_behind_those_who_are_served(desk: InspectionDesk) -> None:
+    def niceness(_: Callable[[], bool]) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert await desk.run(niceness) >= NICENESS
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert await asyncio.to_thread(niceness, lambda: True) == own
