@@ -20,10 +20,10 @@ import uvloop
 from pydantic import TypeAdapter
 
 from loadtests.abuse.clients import KINDS, Behaviour, Kind, Material
-from loadtests.abuse.open_loop import ask_once
 from loadtests.abuse.process import Holding, holding_of
-from loadtests.http_load import encode_post, read_answer
-from loadtests.peers.machine import Machine, this_machine
+from loadtests.http_load import Request, encode_post, read_status
+from loadtests.machine import Machine, this_machine
+from loadtests.open_loop import ask_once
 from loadtests.service_process import HOST, Running
 from loadtests.workloads import load_texts
 
@@ -144,7 +144,7 @@ def gauges_of(exposition: str) -> dict[str, float]:
 
 async def fill_every_slot(port: int) -> None:
     """Generate to the end of the context in all slots at once."""
-    request = encode_post("/v1/completions", HOST, FILLING)
+    request = Request("filling", encode_post("/v1/completions", HOST, FILLING))
     async with asyncio.TaskGroup() as group:
         filling = [group.create_task(ask_once(HOST, port, request)) for _ in range(SLOTS)]
     for answer in filling:
@@ -189,7 +189,7 @@ async def send(port: int, kind: Kind, request: bytes, when: float) -> None:
             for _ in range(int(4 + when * 12)):
                 await reader.readline()
         else:
-            status = (await read_answer(reader)).status
+            status = await read_status(reader)
         if status not in kind.statuses:
             raise Unanswered(f"status {status}")
     finally:

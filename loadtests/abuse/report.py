@@ -7,8 +7,8 @@ from matplotlib import pyplot as plt
 
 from loadtests.abuse.churn import CONTEXT, MOST_GROWTH, SLOTS, Churn
 from loadtests.abuse.overload import LEAST_GOODPUT, REFUSAL_GOAL_MS, Overload
-from loadtests.peers.plots import STYLE
-from loadtests.peers.plots import write as save
+from loadtests.drawing import STYLE, tidy, write
+from loadtests.markdown import all_in_ms, table
 
 IMAGE = Path("images") / "benchmarks" / "overload.svg"
 MIB = 2**20
@@ -45,10 +45,11 @@ def overload_text(found: Overload) -> str:
          f"{found.goodput:.1f} requests/s, {goodput:.2f} × (at least {LEAST_GOODPUT})"),
         ("answered, refused (429), lost, anything else",
          f"{found.answered}, {found.refused}, {found.lost}, {found.other}"),
-        ("refusals, p50 / p90 / p99", f"{times(found.refusal_ms)} (goal {REFUSAL_GOAL_MS:.0f} ms)"),
-        ("answers, p50 / p90 / p99, from when they were due", times(found.answer_ms)),
+        ("refusals, p50 / p90 / p99",
+         f"{all_in_ms(found.refusal_ms)} (goal {REFUSAL_GOAL_MS:.0f} ms)"),
+        ("answers, p50 / p90 / p99, from when they were due", all_in_ms(found.answer_ms)),
         ("Retry-After", waits),
-        ("lag of the generator, p50 / p90 / p99", times(found.lag_ms)),
+        ("lag of the generator, p50 / p90 / p99", all_in_ms(found.lag_ms)),
     ]  # fmt: skip
     return f"""\
 ## Twice the capacity
@@ -57,7 +58,7 @@ Requests arrive at random (a Poisson process) at twice the rate that a closed lo
 not those before them were answered; latency counts from when a request was due. {found.workload}.
 Measured on {found.machine.sentence()}.
 
-{table("what", "figure", rows)}
+{table(("what", "figure"), rows)}
 Those who are accepted wait behind a queue of `ANATOMY_MAX_QUEUE_REQUESTS`; a shorter queue refuses
 more of them sooner.
 
@@ -96,8 +97,8 @@ status that is right for it, and {len(found.wrong)} had another or none. From th
 ({SLOTS} slots of {CONTEXT} tokens), filled beforehand: it has its size from the start, but the
 system counts a page of it when that is first written. Measured on {found.machine.sentence()}.
 
-{table(*heads, held)}
-{table("kind", "requests", sent)}"""
+{table(heads, held)}
+{table(("kind", "requests"), sent)}"""
 
 
 def mebibytes(size: int | None) -> str:
@@ -106,17 +107,6 @@ def mebibytes(size: int | None) -> str:
 
 def by_count(row: tuple[str, int]) -> tuple[int, str]:
     return -row[1], row[0]
-
-
-def times(found: dict[str, float | None]) -> str:
-    return " / ".join("–" if value is None else f"{value:,.0f}" for value in found.values()) + " ms"
-
-
-def table(*parts: str | list[tuple[str, ...]]) -> str:
-    """A table in Markdown: its headings, and then its rows."""
-    *heads, rows = parts
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def draw(found: Overload, path: Path) -> None:
@@ -132,7 +122,6 @@ def draw(found: Overload, path: Path) -> None:
             axis.step(seconds, values, where="post", label=name, linewidth=1)
         axis.axhline(found.plateau, color="gray", linestyle="--", label="plateau", linewidth=1)
         axis.set(xlabel="seconds", ylabel="requests in a second")
-        axis.set_ylim(bottom=0)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
         figure.legend(frameon=False, loc="outside right center")
-        save(figure, path)
+        write(figure, path)
