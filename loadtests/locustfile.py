@@ -52,7 +52,6 @@ CLOCK = time.perf_counter
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: LocustArgumentParser) -> None:
-    ours = parser.add_argument_group("Load on Anatomy")
     asked = {
         "arrivals": "Whether users wait for answers, or requests are due at random times.",
         "rate": "Requests a second of each user, with --arrivals poisson (1).",
@@ -78,7 +77,7 @@ def add_options(parser: LocustArgumentParser) -> None:
         "key": {"default": "", "env_var": "LOADTESTS_API_KEY", "is_secret": True},
     }
     for name, explanation in asked.items():
-        ours.add_argument(f"--{name}", help=explanation, **settings[name])
+        parser.add_argument(f"--{name}", help=explanation, **settings[name])
 
 
 @events.init.add_listener

@@ -7,7 +7,6 @@ they were.
 
 import asyncio
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from pydantic import TypeAdapter
 
 from loadtests.abuse.clients import KINDS, Behaviour, Kind, Material
 from loadtests.abuse.process import Holding, holding_of
+from loadtests.gauges import gauges_of
 from loadtests.http_load import Request, encode_post, read_status
 from loadtests.machine import Machine, this_machine
 from loadtests.open_loop import ask_once
@@ -38,7 +38,6 @@ SETTINGS = {"ANATOMY_SLOTS": str(SLOTS), "ANATOMY_MAX_CONTEXT": str(CONTEXT)}
 size from the start, but the system counts a page of it when it is first written."""
 FILLING = {"model": "smollm2", "prompt": [1], "max_tokens": CONTEXT - 1, "ignore_eos": True}
 MOST_GROWTH = 0.03
-HELD: tuple[str, ...] = ("vllm:num_requests_running", "vllm:num_requests_waiting", "te_queue_size")
 
 
 class Unanswered(Exception):
@@ -130,16 +129,6 @@ def look(service: Running, process_id: int, requests: int) -> Snapshot:
     # Its own connection is closed when the process is looked at.
     time.sleep(0.2)
     return Snapshot(requests, holding_of(process_id), gauges_of(exposition))
-
-
-def gauges_of(exposition: str) -> dict[str, float]:
-    """What is queued or running, of every model together."""
-    found: dict[str, float] = dict.fromkeys(HELD, 0.0)
-    for line in exposition.splitlines():
-        name, _, value = re.sub(r"\{.*\}", "", line).partition(" ")
-        if name in found:
-            found[name] += float(value)
-    return found
 
 
 async def fill_every_slot(port: int) -> None:

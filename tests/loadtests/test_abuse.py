@@ -12,10 +12,11 @@ from pydantic import TypeAdapter
 
 from loadtests.abuse import churn as churning
 from loadtests.abuse import overload as overloading
-from loadtests.abuse.churn import Churn, Snapshot, gauges_of, send_all
+from loadtests.abuse.churn import Churn, Snapshot, send_all
 from loadtests.abuse.clients import KINDS, Behaviour, Kind, Material
 from loadtests.abuse.process import Holding, holding_of
 from loadtests.abuse.report import write_report
+from loadtests.gauges import gauges_of
 from loadtests.machine import this_machine
 from loadtests.rows import BROKEN, Row
 from tests.support.servers import answering, running
