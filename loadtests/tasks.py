@@ -50,7 +50,9 @@ class Task:
 
     def request(self, of: Material) -> Request:
         """A whole request, for the generators that write their own HTTP."""
-        call = self.call(of)
+        return self.request_of(self.call(of))
+
+    def request_of(self, call: Call[Any]) -> Request:
         return Request(self.name, encode_post(call.path, HOST, self.body(call)), self.streams)
 
 
