@@ -31,7 +31,7 @@ class Collector:
         self._folder = folder
         self._rows: list[Row] = []
         self._began = self._ended = time.perf_counter()
-        self._written = 0
+        self._written = self._workers = 0
         events = environment.events
         events.test_start.add_listener(self._begin)
         events.request.add_listener(self._take)
@@ -48,6 +48,9 @@ class Collector:
 
     def _end(self, **_: Any) -> None:
         self._ended = time.perf_counter()
+        runner = self._environment.runner
+        # Later some have left already.
+        self._workers = runner.worker_count if isinstance(runner, MasterRunner) else 0
 
     def _take(self, context: dict[str, Any], **_: Any) -> None:
         row = context.get(CONTEXT_KEY)
@@ -74,7 +77,7 @@ class Collector:
             self._slos,
             self._folder,
             seconds=max(self._ended - self._began, 1e-3),
-            settings=settings_of(self._environment),
+            settings={**settings_of(self._environment), "workers": str(self._workers)},
         )
         for fault in found.faults:
             print(f"threshold broken: {fault}", file=sys.stderr)
@@ -85,13 +88,11 @@ class Collector:
 def settings_of(environment: Environment) -> dict[str, str]:
     """How a run was asked for, for its page."""
     options = environment.parsed_options
-    runner = environment.runner
     if options is None:
         return {}
     names = ("arrivals", "rate", "shape", "num_users", "run_time", "seed", "slos")
     found = {name.replace("_", " "): str(getattr(options, name)) for name in names}
     if options.arrivals == "closed":
         del found["rate"]
-    workers = runner.worker_count if isinstance(runner, MasterRunner) else 0
     users = ", ".join(user.__name__ for user in environment.user_classes)
-    return {"users": users, "workers": str(workers), **found}
+    return {"users": users, **found}

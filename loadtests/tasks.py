@@ -16,7 +16,7 @@ from service.client.calls import (
     rerank_call,
 )
 
-TEXT_CHARACTERS = 500
+TEXT_CHARACTERS = 400
 """Of any text here fewer than the 256 tokens that minilm takes."""
 QUERY_CHARACTERS, DOCUMENTS, DOCUMENT_CHARACTERS = 100, 8, 200
 PROMPT_CHARACTERS, ANSWER_TOKENS = 400, 64

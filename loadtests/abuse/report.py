@@ -1,5 +1,6 @@
 """docs/load.md: what the runs have left, as tables and a plot."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -7,6 +8,7 @@ from matplotlib import pyplot as plt
 
 from loadtests.abuse.churn import CONTEXT, MOST_GROWTH, SLOTS, Churn
 from loadtests.abuse.overload import LEAST_GOODPUT, REFUSAL_GOAL_MS, Overload
+from loadtests.agreement import LOCUST, OURS, THEIRS, Agreement
 from loadtests.drawing import STYLE, tidy, write
 from loadtests.markdown import all_in_ms, table
 
@@ -16,22 +18,66 @@ MIB = 2**20
 INTRODUCTION = """\
 # Under load and abuse
 
-`python -m loadtests.abuse overload`, `… churn` and `… report` measure this again and write this
-page; the raw figures are in `docs/benchmarks/abuse/`. The service is `anatomy serve --plain` with
-the default models, client and service on one machine. [faults.md](faults.md) has what is answered
-to each fault, and the tests that hold it.
+`make load` offers half a minute of mixed load to the service on port 8000, or to one that it starts
+itself, and judges it by `loadtests/slos.yaml`; [capacity.md](capacity.md) has how much the service
+bears. `python -m loadtests.abuse overload`, `… churn`, `python -m loadtests.agreement` and
+`python -m loadtests.abuse report` measure what follows again and write this page; the raw figures
+are in `docs/benchmarks/`. The service is `anatomy serve --plain` with the default models, client
+and service on one machine. [faults.md](faults.md) has what is answered to each fault, and the
+tests that hold it.
 """
 
 
-def write_report(overload: Overload, churn: Churn, documents: Path, remarks: str = "") -> Path:
-    """Write `<documents>/load.md` and its plot; give the page. `remarks` are written by hand."""
+def write_report(
+    overload: Overload,
+    churn: Churn,
+    documents: Path,
+    *,
+    usage: str = "",
+    remarks: str = "",
+    agreements: Sequence[Agreement] = (),
+) -> Path:
+    """Write `<documents>/load.md` and its plot; give the page.
+
+    `usage` comes first and `remarks` last; both are written by hand.
+    """
     (documents / IMAGE).parent.mkdir(parents=True, exist_ok=True)
     draw(overload, documents / IMAGE)
     page = documents / "load.md"
-    sections = [INTRODUCTION, overload_text(overload), churn_text(churn)]
-    sections += [remarks] if remarks else []
-    page.write_text("\n".join(sections), encoding="utf-8")
+    sections = [
+        INTRODUCTION,
+        usage,
+        overload_text(overload),
+        churn_text(churn),
+        agreements_text(agreements) if agreements else "",
+        remarks,
+    ]
+    page.write_text("\n".join(filter(None, sections)), encoding="utf-8")
     return page
+
+
+def agreements_text(agreements: Sequence[Agreement]) -> str:
+    """Ours beside somebody else's generator."""
+    parts = [
+        "## Somebody else's generator\n",
+        "NVIDIA's [aiperf](https://pypi.org/project/aiperf/) beside ours, on one service, the same\n"
+        "requests over as many connections, in turns (`python -m loadtests.agreement`). Ours are\n"
+        "the closed loop that figures here come from, and locust's users; ratios are the medians\n"
+        "of the rounds', against our closed loop.\n",
+    ]
+    for found in agreements:
+        rows = [
+            (
+                unit,
+                f"{found.median(OURS, unit):,.1f}",
+                f"{found.median(LOCUST, unit):,.1f} ({found.ratio(LOCUST, unit):.3f} ×)",
+                f"{found.median(THEIRS, unit):,.1f} ({found.ratio(THEIRS, unit):.3f} ×)",
+            )
+            for unit in found.units()
+        ]
+        heads = (found.task, OURS, LOCUST, THEIRS)
+        parts.append(f"{found.settings}, {len(found.rounds)} rounds:\n\n{table(heads, rows)}")
+    return "\n".join(parts)
 
 
 def overload_text(found: Overload) -> str:
