@@ -28,6 +28,14 @@ tests that hold it.
 """
 
 
+AGREEMENT = """\
+NVIDIA's [aiperf](https://pypi.org/project/aiperf/) beside ours, on one service: the same requests
+over as many connections, in turns (`python -m loadtests.agreement`). Ours are the closed loop that
+figures here come from, and locust's users; ratios are the medians of the rounds', against our
+closed loop.
+"""
+
+
 def write_report(
     overload: Overload,
     churn: Churn,
@@ -60,10 +68,7 @@ def agreements_text(agreements: Sequence[Agreement]) -> str:
     """Ours beside somebody else's generator."""
     parts = [
         "## Somebody else's generator\n",
-        "NVIDIA's [aiperf](https://pypi.org/project/aiperf/) beside ours, on one service, the same\n"
-        "requests over as many connections, in turns (`python -m loadtests.agreement`). Ours are\n"
-        "the closed loop that figures here come from, and locust's users; ratios are the medians\n"
-        "of the rounds', against our closed loop.\n",
+        AGREEMENT,
     ]
     for found in agreements:
         rows = [
