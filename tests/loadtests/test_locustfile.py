@@ -97,7 +97,8 @@ def test_a_broken_threshold_is_the_exit_code(tmp_path: Path, slos: str, said: st
     with running(served(embedder=model)) as url:
         done = run(tmp_path, url, "EmbeddingsUser", "--users", "1", slos=slos, seconds=1)
     assert done.returncode == 1
-    assert f"threshold broken: {said}" in done.stderr.replace("100.0% of requests ", "of requests ").replace("0.0% of requests were", "were")  # noqa: E501  # fmt: skip
+    assert "threshold broken: " in done.stderr
+    assert said in done.stderr
     assert "Thresholds were broken" in (tmp_path / "out" / "report.html").read_text()
 
 
