@@ -31,6 +31,7 @@ class Collector:
         self._folder = folder
         self._rows: list[Row] = []
         self._began = self._ended = time.perf_counter()
+        self._started = False
         self._written = self._workers = 0
         events = environment.events
         events.test_start.add_listener(self._begin)
@@ -43,6 +44,7 @@ class Collector:
 
     def _begin(self, **_: Any) -> None:
         self._rows.clear()
+        self._started = True
         self._written = 0
         self._began = self._ended = time.perf_counter()
 
@@ -68,7 +70,12 @@ class Collector:
 
     def _write(self, **_: Any) -> None:
         runner = self._environment.runner
-        if isinstance(runner, WorkerRunner) or not self._rows or len(self._rows) == self._written:
+        if isinstance(runner, WorkerRunner) or not self._started:
+            return
+        if not self._rows:
+            # A master's may come still, and this be called again.
+            self._environment.process_exit_code = 1
+        if len(self._rows) == self._written:
             return
         self._written = len(self._rows)
         rows = sorted(self._rows, key=lambda row: row.due_s)

@@ -187,6 +187,20 @@ class AskingUser(FastHttpUser):
         if self.rate is not None:
             self.report("open loop", "lag", lag_s)
         body = orjson.dumps(chosen.body(call)).decode()
+        try:
+            row = self.exchange(chosen, call, body, due_s, lag_s)
+        except GreenletExit as ended:
+            error = "no answer by the end of the run"
+            row = Row(chosen.name, due_s, lag_s, CLOCK() - due_s, BROKEN, error=error)
+            self.environment.events.request.fire(
+                request_type="POST", name=chosen.name, response_time=row.latency_s * 1000,
+                response_length=0, exception=ended, context={CONTEXT_KEY: row},
+            )  # fmt: skip
+            raise
+        if row.first_token_s is not None:
+            self.report_stream(row, row.first_token_s)
+
+    def exchange(self, chosen: Task, call: Call[Any], body: str, due_s: float, lag_s: float) -> Row:
         with self.client.post(
             call.path, data=body, name=chosen.name, headers=self.headers,
             stream=chosen.streams, catch_response=True,
@@ -198,8 +212,7 @@ class AskingUser(FastHttpUser):
                 response.success()
             else:
                 response.failure(row.error or f"status {row.status}")
-        if row.first_token_s is not None:
-            self.report_stream(row, row.first_token_s)
+        return row
 
     def report_stream(self, row: Row, first_token_s: float) -> None:
         self.report("SSE", f"{row.task}: time to first token", first_token_s)
@@ -228,7 +241,7 @@ def row_of(
             return row_of_stream(chosen.name, due_s, lag_s, streamed)
         if status == OK:
             call.read(response.json())
-    except (*FAILURE_EXCEPTIONS, StreamBroken, GreenletExit) as broken:
+    except (*FAILURE_EXCEPTIONS, StreamBroken) as broken:
         error = repr(broken)
     except (LookupError, TypeError, ValueError) as wrong:
         error = f"an answer that is not understood: {wrong!r}"

@@ -85,6 +85,18 @@ def test_an_open_loop_counts_from_when_a_request_was_due(tmp_path: Path) -> None
     assert max(Counter(int(float(row["due_s"])) for row in rows).values()) > 4
 
 
+@pytest.mark.parametrize("arrivals", ["closed", "poisson"])
+def test_what_is_unanswered_at_the_end_has_failed(tmp_path: Path, arrivals: str) -> None:
+    stuck = FakeGenerationModel(script=["word "] * 3, pause_s=30.0)
+    with running(served(generator=stuck)) as url:
+        done = run(tmp_path, url, "ChatUser", "--users", "2", "--arrivals", arrivals, "--rate", "4",
+                   "--stop-timeout", "1")  # fmt: skip
+    assert done.returncode == 1
+    found = figures(tmp_path)
+    assert found.total.failed == found.total.asked >= 2
+    assert "no answer by the end of the run" in (tmp_path / "out" / "rows.csv").read_text()
+
+
 @pytest.mark.parametrize(
     ("slos", "said"),
     [
