@@ -49,7 +49,7 @@ async def offer(
         return time.perf_counter() - started
 
     async def one(due: float, request: Request) -> None:
-        lag = clock() - due
+        lag = max(0.0, clock() - due)  # a sleep may end a moment early
         row: Row | None = None
         with suppress(OSError, asyncio.IncompleteReadError, ResponseNotUnderstood, TimeoutError):
             async with asyncio.timeout(answer_timeout_s):

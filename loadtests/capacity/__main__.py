@@ -27,6 +27,7 @@ from loadtests.peers.worker_process import WorkerFailed
 from loadtests.service_process import Running, serve
 from loadtests.slos import DEFAULT_FILE, SlosError, read_slos
 from loadtests.tasks import CHAT, CLASSIFICATION, EMBEDDINGS, RERANK, TASKS
+from service.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "docs" / "benchmarks" / "capacity"
@@ -58,6 +59,13 @@ def served(*models: str) -> Iterator[Running]:
             yield running
 
 
+def command_of(model: str) -> str:
+    """How a model was served; the environment may have chosen its precision."""
+    precision = ServiceSettings().precision
+    chosen = f" --precision {precision}" if precision else ""
+    return f"anatomy serve {model} --plain{chosen}"
+
+
 @app.callback()
 def everything(context: typer.Context) -> None:
     """Knees, growth and replicas, and the page from them, unless a part is named."""
@@ -86,7 +94,7 @@ def knee(
             found = bending.measure(
                 service, TASKS[name], MODELS[name], objectives,
                 seconds=seconds or SECONDS.get(name, STEP_S),
-                settings=f"anatomy serve {MODELS[name]} --plain",
+                settings=command_of(MODELS[name]),
             )  # fmt: skip
         bending.write(found, output)
         for line in bending.lines_of(found):

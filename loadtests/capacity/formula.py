@@ -25,17 +25,13 @@ class NoKnee(Exception):
 class Targets:
     """Of one replica: texts that wait, generations that run or wait, generations that wait.
 
-    A group of encoders scales by `texts`, one of generators by `generations`; one that has both by
-    `together`, the smaller, so that neither waits behind the other unseen.
+    A group of encoders scales by `texts`, one of generators by `generations`. One that has both
+    does so too: a generation is at hand for as long as it runs, a text for milliseconds.
     """
 
     texts: int
     generations: int
     waiting_generations: int
-
-    @property
-    def together(self) -> int:
-        return min(self.texts, self.generations)
 
 
 def targets_of(knees: Mapping[str, Knee]) -> Targets:

@@ -1,6 +1,7 @@
 """Where the knee is: open loops at more and more of what a closed loop gets, until SLOs break."""
 
 import asyncio
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ FACTORS = (0.2, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.2)
 CONNECTIONS = 32
 WARM_UP_S = 3.0
 REQUESTS = 512
+Z95 = 1.96
 HOPELESS = 0.3
 """Of requests good: beyond the knee by far, and a longer queue for the next step to wait for."""
 
@@ -59,13 +61,26 @@ class Knee:
 
     @property
     def at(self) -> Step | None:
-        """The last step before one that keeps fewer than `least` good; None if the first does."""
+        """The last step before one that keeps fewer than `least` good; None if the first does.
+
+        A step of few requests may miss it by chance: it counts where all that is plausible is less.
+        """
         found: Step | None = None
         for step in self.steps:
-            if step.figures.good_share < self.least:
+            if most_plausible(step.figures.good, step.figures.asked) < self.least:
                 return found
             found = step
         return found
+
+
+def most_plausible(good: int, asked: int) -> float:
+    """The upper end of Wilson's 95% interval of a share (Wilson 1927), which holds for few too."""
+    if asked == 0:
+        return 1.0
+    share, z2 = good / asked, Z95 * Z95
+    middle = share + z2 / (2 * asked)
+    half = Z95 * math.sqrt(share * (1 - share) / asked + z2 / (4 * asked * asked))
+    return (middle + half) / (1 + z2 / asked)
 
 
 def measure(

@@ -38,8 +38,10 @@ SLOS = Slos.model_validate(
 
 
 def step(rate: float, good: int, *, texts: float = 0, ran: float = 0, waited: float = 0) -> Step:
-    """Of ten requests `good` were quick enough."""
-    rows = [Row("embeddings", 0.1 * i, 0.0, 0.05 if i < good else 0.5, 200) for i in range(10)]
+    """Of a hundred requests ten times `good` were quick enough."""
+    rows = [
+        Row("embeddings", i / 1000, 0.0, 0.05 if i < good * 10 else 0.5, 200) for i in range(100)
+    ]
     queue = {WAITING_TEXTS: texts, RUNNING: ran, WAITING: waited}
     return Step(rate, task_figures("embeddings", rows, SLOS, 1.0), 1.0, queue)
 
@@ -68,10 +70,16 @@ def test_the_knee_is_the_last_load_before_one_that_breaks_the_slo() -> None:
     assert knee("embeddings", step(50, 5)).at is None
 
 
+def test_one_miss_of_a_few_may_be_chance() -> None:
+    assert bending.most_plausible(6, 7) > 0.95 > bending.most_plausible(60, 70)
+    assert bending.most_plausible(0, 0) == 1.0
+    # Wilson's interval of 81 of 263: 0.255 to 0.366 (Newcombe 1998, table I).
+    assert bending.most_plausible(81, 263) == pytest.approx(0.3662, abs=5e-4)
+
+
 def test_targets_are_what_was_at_hand_at_the_knees() -> None:
     found = targets_of(knees())
     assert found == Targets(texts=8, generations=6, waiting_generations=1)
-    assert found.together == 6
     with pytest.raises(NoKnee, match="chat: fewer than 90%"):
         targets_of({**knees(), "chat": knee("chat", step(1, 0))})
 
@@ -139,7 +147,7 @@ def target_queue(group: Group) -> float:
 
 def test_the_overlays_scale_by_the_targets_of_the_figures(targets: Targets) -> None:
     (both,) = groups_of("autoscaled").values()
-    assert target_queue(both) == targets.together
+    assert target_queue(both) == targets.generations
     split = groups_of("split")
     assert target_queue(split["encoders"]) == targets.texts
     assert target_queue(split["generators"]) == targets.generations
