@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator
 
 from loadtests.capacity import growth as growing
 from loadtests.capacity import knee as bending
@@ -201,13 +202,18 @@ def draw_knee(knee: Knee, path: Path) -> None:
         for axis in (left, right):
             if knee.at is not None:
                 axis.axvline(knee.at.rate, color="tab:red", linestyle=":", linewidth=1.2)
-            axis.set(xlabel="offered, requests/s", xlim=(0, None))
+            axis.set(xlabel="offered, requests/s")
         left.set(ylabel="requests/s")
         left.legend(frameon=False)
         for percent in ("p50", "p95", "p99"):
             values = [step.figures.end_to_end_ms[percent] or float("nan") for step in knee.steps]
             right.plot(rates, values, marker="o", ms=4, label=percent)
         right.set(yscale="log", ylabel="ms, whole answer")
+        right.yaxis.set_major_formatter("{x:,g}")
+        right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        right.yaxis.set_minor_locator(NullLocator())
+        for axis in (left, right):
+            axis.set_xlim(left=0)
         right.legend(frameon=False)
         tidy(left)
         right.spines[["top", "right"]].set_visible(False)
