@@ -7,6 +7,8 @@
 #   make page                build the page of /inspect from its sources (needs node and npm)
 #   make fuzz                thousands of requests of every shape that the schema tells of, or doesn't
 #   make conformance         every client against the default models; writes docs/conformance.md
+#   make load                half a minute of mixed load on port 8000, or on a service of its own
+#   make capacity            knees, growth and replicas, a quarter of an hour; writes docs/capacity.md
 #   make bench               ours against every peer; writes docs/benchmarks.md
 #
 # PYTHON=python3.12 chooses an interpreter. TORCH_ARGS goes to pip when it installs torch, for a
@@ -27,7 +29,7 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 TOOLS := wordnet-base wrk iproute2 prometheus chromium
 
 .PHONY: help setup setup-tools serve supersense test test-image check page check-page fuzz \
-	conformance bench bench-ray bench-prompts monitor clean
+	conformance bench bench-ray bench-prompts load capacity monitor clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -152,6 +154,12 @@ bench-ray: $(VENV)/.test
 
 bench-prompts: $(VENV)/.test
 	@$(BIN)/python -m loadtests.long_prompts $(ARGS)
+
+load: $(VENV)/.test
+	@$(BIN)/python -m loadtests.load $(ARGS)
+
+capacity: $(VENV)/.test
+	@$(BIN)/python -m loadtests.capacity $(ARGS)
 
 # A real Prometheus (Debian's) against the service on port 8000, until Ctrl-C.
 monitor:

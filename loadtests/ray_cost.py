@@ -21,7 +21,7 @@ from rich.table import Table
 
 from export.artifact import Artifact
 from export.session import find_hardware
-from loadtests.http_load import LoadResult, drive, encode_post
+from loadtests.http_load import LoadResult, Request, drive, encode_post
 from loadtests.service_process import HOST, Running, serve
 from loadtests.workloads import cut_to_fit, load_texts
 from model_core.tokenization import Tokenizer
@@ -47,7 +47,8 @@ def measure(
 ) -> None:
     """Requests/s, p50 and p99 behind Ray Serve and under plain uvicorn, and their ratio."""
     errors = Console(stderr=True)
-    requests = [encode_post(PATH, HOST, {"model": "minilm", "input": t}) for t in minilm_texts()]
+    bodies = ({"model": "minilm", "input": text} for text in minilm_texts())
+    requests = [Request("embeddings", encode_post(PATH, HOST, body)) for body in bodies]
     results: dict[str, list[LoadResult]] = {name: [] for name in CONTENDERS}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -82,7 +83,7 @@ def minilm_texts() -> tuple[str, ...]:
 
 
 def run_once(
-    service: Running, requests: Sequence[bytes], connections: int, seconds: float
+    service: Running, requests: Sequence[Request], connections: int, seconds: float
 ) -> LoadResult:
     result = uvloop.run(
         drive(HOST, service.port, requests, connections=connections, seconds=seconds)

@@ -90,30 +90,55 @@ class StreamedText:
         return self.ended_s - self.started_s
 
 
+@dataclass
+class StreamReader:
+    """A streamed completion or chat completion, read as its bytes come.
+
+    Raises `StreamBroken` for an error event, for one that isn't understood, and where no text came.
+    """
+
+    started_s: float
+    clock: Callable[[], float]
+    _parser: EventParser = field(default_factory=EventParser)
+    _times: list[float] = field(default_factory=list[float])
+    _pieces: list[str] = field(default_factory=list[str])
+    _finish_reason: str | None = None
+
+    def feed(self, chunk: bytes) -> StreamedText | None:
+        """The whole text, once `chunk` has its end."""
+        for data in self._parser.feed(chunk):
+            now = self.clock()
+            if data == DONE:
+                return self._whole(now)
+            piece, reason = read_chunk(data)
+            self._finish_reason = reason or self._finish_reason
+            if piece:
+                self._times.append(now)
+                self._pieces.append(piece)
+        return None
+
+    def cut(self) -> StreamBroken:
+        """What to raise when the bytes ended before the text did."""
+        return StreamBroken(
+            f"the stream was cut after {len(self._times)} chunks of text, before {DONE}"
+        )
+
+    def _whole(self, now: float) -> StreamedText:
+        if not self._times:
+            raise StreamBroken("the stream ended without any text")
+        text = "".join(self._pieces)
+        return StreamedText(self.started_s, tuple(self._times), now, text, self._finish_reason)
+
+
 def read_stream(
     chunks: Iterable[bytes], *, started_s: float, clock: Callable[[], float]
 ) -> StreamedText:
-    """Read a streamed completion or chat completion to its `[DONE]`.
-
-    Raises `StreamBroken` for an error event, for a body cut short, and where no text came.
-    """
-    parser = EventParser()
-    times: list[float] = []
-    pieces: list[str] = []
-    finish_reason: str | None = None
+    """Read a stream to its `[DONE]`. Raises `StreamBroken`, also for a body cut short."""
+    reader = StreamReader(started_s, clock)
     for chunk in chunks:
-        for data in parser.feed(chunk):
-            now = clock()
-            if data == DONE:
-                if not times:
-                    raise StreamBroken("the stream ended without any text")
-                return StreamedText(started_s, tuple(times), now, "".join(pieces), finish_reason)
-            piece, reason = read_chunk(data)
-            finish_reason = reason or finish_reason
-            if piece:
-                times.append(now)
-                pieces.append(piece)
-    raise StreamBroken(f"the stream was cut after {len(times)} chunks of text, before {DONE}")
+        if (whole := reader.feed(chunk)) is not None:
+            return whole
+    raise reader.cut()
 
 
 def read_chunk(data: str) -> tuple[str, str | None]:

@@ -1,5 +1,6 @@
 """The service under uvicorn alone: one process, no Ray; several groups under their prefixes."""
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -15,7 +16,7 @@ from service.living import ModelGroup
 from service.logs import log_to_stderr
 from service.metrics import Metrics
 from service.registry import Registry
-from service.settings import GRACEFUL_STOP_S, ServiceSettings
+from service.settings import ServiceSettings
 from service.shared_metrics import shared_folder
 from service.tracers import tracer_of
 
@@ -99,6 +100,6 @@ def run(settings: ServiceSettings, groups: Sequence[Group]) -> None:
         port=settings.port,
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=GRACEFUL_STOP_S,
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
         http=BoundedHttp,
     )

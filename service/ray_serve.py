@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import ASGIApp
 
+from service.draining import MIN_DRAINING, replica_timeout_s
 from service.errors import Conflict, UnusableModel
 from service.groups import Group
 from service.scaling import QUEUE
@@ -40,7 +41,7 @@ from service.serve_config import (
     scale_of,
     specs_of_told,
 )
-from service.settings import GRACEFUL_STOP_S, ServiceSettings
+from service.settings import ServiceSettings
 from service.specs import ModelSpec, Wanted
 
 # What holds models and counts is imported in a replica alone, once it is said where to count.
@@ -52,7 +53,7 @@ ENVIRONMENT: dict[str, str] = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     # Ctrl-C should not take half a minute where nothing but this process balances load.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    MIN_DRAINING: "1",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
     # Three failed checks and HAProxy is replaced: six seconds after it died, not thirty.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
@@ -68,7 +69,7 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Read when prometheus_client is imported, in each replica: set before that."""
 
 DRAIN_MARGIN_S = 5.0
-"""What Serve takes beside the drain itself, which it ends after `GRACEFUL_STOP_S`."""
+"""What Serve takes beside the drain itself, which it ends by then."""
 
 MAX_ONGOING_REQUESTS = 4096
 """Above what the engines admit: they refuse with the reason and a Retry-After, Serve can't."""
@@ -95,7 +96,7 @@ def build(args: Mapping[str, Any]) -> Any:
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         user_config=Models(models=group.models).as_config(),
         health_check_period_s=5,
-        graceful_shutdown_timeout_s=GRACEFUL_STOP_S,
+        graceful_shutdown_timeout_s=replica_timeout_s(settings.drain_timeout_s),
         # The application's own log has a line for each request already.
         logging_config={"enable_access_log": False},
         **scale_of(group),
@@ -373,20 +374,20 @@ def run(settings: ServiceSettings, groups: Sequence[Group], prefixes: Mapping[st
             pass
         stopping.wait()
     finally:
-        drain()
+        drain(replica_timeout_s(settings.drain_timeout_s))
         serve.shutdown()
         ray.shutdown()
         shutil.rmtree(metrics, ignore_errors=True)
 
 
-def drain() -> None:
+def drain(limit_s: float) -> None:
     """Take every application away, and wait until its replicas have ended what they had begun.
 
     `serve.shutdown` ends the proxies at once, and with them every answer that is on its way.
     """
     from ray import serve
 
-    deadline = time.monotonic() + GRACEFUL_STOP_S + DRAIN_MARGIN_S
+    deadline = time.monotonic() + limit_s + DRAIN_MARGIN_S
     for name in serve.status().applications:
         serve.delete(name, _blocking=False)
     while serve.status().applications and time.monotonic() < deadline:

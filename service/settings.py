@@ -17,8 +17,6 @@ from service.logs import LogFormat, LogLevel
 
 ENVIRONMENT_PREFIX = "ANATOMY_"
 
-GRACEFUL_STOP_S = 10
-"""How long streams may go on after Ctrl-C; a reader that has stalled would hold the process."""
 CLIENT_VARIABLES = frozenset({"admin_key"})
 """What those who ask the service have in their environment; a service passes it over."""
 
@@ -114,11 +112,11 @@ class ServiceSettings(BaseSettings):
         description="Longest wait for a reader to take one event of a stream, in seconds.",
     )
     drain_timeout_s: float = Field(
-        default=60.0,
+        default=30.0,
         gt=0,
         le=3600,
-        description="Longest that a model which was unloaded or swapped goes on for the requests "
-        "that it still has, in seconds.",
+        description="Longest that requests which run go on, in seconds, once the service is asked "
+        "to stop or their model is unloaded or swapped.",
     )
     max_inputs: int = Field(default=2048, ge=1, le=65536, description="Most inputs in one request.")
     max_choices: int = Field(

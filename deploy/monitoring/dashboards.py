@@ -29,11 +29,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """What one page shows."""
+    """What one page shows. `instances` is the metric whose instances may be chosen."""
 
     name: str
     title: str
     panels: Sequence[Panel]
+    instances: str = "anatomy_requests_total"
 
 
 def quantiles(metric: str, by: str, *levels: float) -> dict[str, str]:
@@ -131,7 +132,67 @@ GENERATION = Dashboard(
     ),
 )
 
-DASHBOARDS = (SERVING, GENERATION)
+# What Ray itself tells, on a port of its own (docs/operations.md): of Serve and of its machines.
+RAY = Dashboard(
+    "ray",
+    "Anatomy: Ray",
+    (
+        Panel(
+            "Replicas that are healthy",
+            "short",
+            gauge("ray_serve_deployment_replica_healthy", "application"),
+        ),
+        Panel(
+            "Replicas that were started",
+            "short",
+            rate("ray_serve_deployment_replica_starts_total", "application"),
+            "Without a change of the configuration or of the load, replicas die.",
+        ),
+        Panel(
+            "Requests at replicas",
+            "reqps",
+            rate("ray_serve_deployment_request_counter_total", "application"),
+        ),
+        Panel(
+            "Requests under way",
+            "short",
+            gauge("ray_serve_replica_processing_queries", "application"),
+        ),
+        Panel(
+            "Time of a health check",
+            "ms",
+            quantiles("ray_serve_health_check_latency_ms", "application", 0.5, 0.99),
+            "It runs on the replica's own loop: slow ones are a loop that is held up.",
+        ),
+        Panel(
+            "Time of the controller's loop",
+            "s",
+            gauge("ray_serve_controller_control_loop_duration_s", "instance", "max"),
+            "Replicas that die are seen, and changes made, once in each.",
+        ),
+        Panel(
+            "State of the proxies",
+            "short",
+            gauge("ray_serve_proxy_status", "node_id", "max"),
+            "1 starting, 2 healthy, 3 unhealthy, 4 draining, 5 drained.",
+        ),
+        Panel("Actors by state", "short", gauge("ray_actors", "State")),
+        Panel("Processor", "percent", gauge("ray_node_cpu_utilization", "instance", "max")),
+        Panel(
+            "Memory in use",
+            "percentunit",
+            {
+                "{{instance}}": 'ray_node_mem_used{instance=~"$instance"}'
+                ' / ray_node_mem_total{instance=~"$instance"}'
+            },
+        ),
+        Panel("Memory by process", "bytes", gauge("ray_component_rss_bytes", "Component")),
+        Panel("Object store", "bytes", gauge("ray_object_store_memory", "Location")),
+    ),
+    instances="ray_node_cpu_utilization",
+)
+
+DASHBOARDS = (SERVING, GENERATION, RAY)
 
 
 def render(dashboard: Dashboard) -> dict[str, Any]:
@@ -165,7 +226,7 @@ def render(dashboard: Dashboard) -> dict[str, Any]:
             "name": "instance",
             "type": "query",
             "datasource": source,
-            "query": "label_values(anatomy_requests_total, instance)",
+            "query": f"label_values({dashboard.instances}, instance)",
             "includeAll": True,
             "multi": True,
             "refresh": 2,

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from loadtests import agreement
 from loadtests.abuse import churn as churning
 from loadtests.abuse import overload as overloading
 from loadtests.abuse.report import write_report
@@ -91,9 +92,10 @@ def report() -> None:
     """Write docs/load.md from the figures that both have left."""
     overload = overloading.read(FIGURES / "overload.json")
     churn = churning.read(FIGURES / "churn.json")
-    remarks = FIGURES / "remarks.md"
-    said = remarks.read_text(encoding="utf-8") if remarks.is_file() else ""
-    console.print(f"wrote {write_report(overload, churn, ROOT / 'docs', said)}")
+    said = {name: (FIGURES / f"{name}.md").read_text("utf-8") for name in ("usage", "remarks")}
+    agreements = agreement.read_all(FIGURES.parent)
+    page = write_report(overload, churn, ROOT / "docs", agreements=agreements, **said)
+    console.print(f"wrote {page}")
 
 
 def end(faults: list[str]) -> None:

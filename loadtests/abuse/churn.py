@@ -7,7 +7,6 @@ they were.
 
 import asyncio
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,10 +19,11 @@ import uvloop
 from pydantic import TypeAdapter
 
 from loadtests.abuse.clients import KINDS, Behaviour, Kind, Material
-from loadtests.abuse.open_loop import ask_once
 from loadtests.abuse.process import Holding, holding_of
-from loadtests.http_load import encode_post, read_answer
-from loadtests.peers.machine import Machine, this_machine
+from loadtests.gauges import gauges_of
+from loadtests.http_load import Request, encode_post, read_status
+from loadtests.machine import Machine, this_machine
+from loadtests.open_loop import ask_once
 from loadtests.service_process import HOST, Running
 from loadtests.workloads import load_texts
 
@@ -38,7 +38,6 @@ SETTINGS = {"ANATOMY_SLOTS": str(SLOTS), "ANATOMY_MAX_CONTEXT": str(CONTEXT)}
 size from the start, but the system counts a page of it when it is first written."""
 FILLING = {"model": "smollm2", "prompt": [1], "max_tokens": CONTEXT - 1, "ignore_eos": True}
 MOST_GROWTH = 0.03
-HELD: tuple[str, ...] = ("vllm:num_requests_running", "vllm:num_requests_waiting", "te_queue_size")
 
 
 class Unanswered(Exception):
@@ -132,19 +131,9 @@ def look(service: Running, process_id: int, requests: int) -> Snapshot:
     return Snapshot(requests, holding_of(process_id), gauges_of(exposition))
 
 
-def gauges_of(exposition: str) -> dict[str, float]:
-    """What is queued or running, of every model together."""
-    found: dict[str, float] = dict.fromkeys(HELD, 0.0)
-    for line in exposition.splitlines():
-        name, _, value = re.sub(r"\{.*\}", "", line).partition(" ")
-        if name in found:
-            found[name] += float(value)
-    return found
-
-
 async def fill_every_slot(port: int) -> None:
     """Generate to the end of the context in all slots at once."""
-    request = encode_post("/v1/completions", HOST, FILLING)
+    request = Request("filling", encode_post("/v1/completions", HOST, FILLING))
     async with asyncio.TaskGroup() as group:
         filling = [group.create_task(ask_once(HOST, port, request)) for _ in range(SLOTS)]
     for answer in filling:
@@ -189,7 +178,7 @@ async def send(port: int, kind: Kind, request: bytes, when: float) -> None:
             for _ in range(int(4 + when * 12)):
                 await reader.readline()
         else:
-            status = (await read_answer(reader)).status
+            status = await read_status(reader)
         if status not in kind.statuses:
             raise Unanswered(f"status {status}")
     finally:

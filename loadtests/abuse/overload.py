@@ -11,9 +11,10 @@ from pathlib import Path
 import uvloop
 from pydantic import TypeAdapter
 
-from loadtests.abuse.open_loop import BROKEN, OK, TOO_MANY, Outcome, offer, percentile_ms
-from loadtests.http_load import drive, encode_post
-from loadtests.peers.machine import Machine, this_machine
+from loadtests.http_load import Request, drive, encode_post
+from loadtests.machine import Machine, this_machine
+from loadtests.open_loop import offer
+from loadtests.rows import BROKEN, OK, TOO_MANY, Row, percentiles
 from loadtests.service_process import HOST, Running
 from loadtests.workloads import load_texts
 
@@ -25,6 +26,7 @@ CONNECTIONS = 64
 """Of the closed loop: twice the slots, so that one is never empty for want of requests."""
 WARM_UP_S = 5.0
 SEED = 1
+PERCENTS = (50, 90, 99)
 LEAST_GOODPUT = 0.9
 REFUSAL_GOAL_MS = 50.0
 
@@ -87,32 +89,33 @@ def measure(service: Running, *, factor: float, seconds: float, closed_s: float)
     closed_rate(service, requests, WARM_UP_S)
     before = closed_rate(service, requests, closed_s)
     rate = factor * before
-    outcomes = uvloop.run(
-        offer(HOST, service.port, requests, rate=rate, seconds=seconds, seed=SEED)
-    )
+    rows = uvloop.run(offer(HOST, service.port, requests, rate=rate, seconds=seconds, seed=SEED))
     after = closed_rate(service, requests, closed_s)
-    return summary(outcomes, before=before, after=after, rate=rate, seconds=seconds)
+    return summary(rows, before=before, after=after, rate=rate, seconds=seconds)
 
 
-def chats(texts: Sequence[str]) -> list[bytes]:
+def chats(texts: Sequence[str]) -> list[Request]:
     """Short conversations with answers of a few tokens each."""
     return [
-        encode_post(
-            PATH,
-            HOST,
-            {
-                "model": MODEL,
-                "messages": [{"role": "user", "content": text[:PROMPT_CHARACTERS]}],
-                "max_tokens": ANSWER_TOKENS,
-                "ignore_eos": True,
-                "temperature": 0,
-            },
+        Request(
+            "chat",
+            encode_post(
+                PATH,
+                HOST,
+                {
+                    "model": MODEL,
+                    "messages": [{"role": "user", "content": text[:PROMPT_CHARACTERS]}],
+                    "max_tokens": ANSWER_TOKENS,
+                    "ignore_eos": True,
+                    "temperature": 0,
+                },
+            ),
         )
         for text in texts
     ]
 
 
-def closed_rate(service: Running, requests: Sequence[bytes], seconds: float) -> float:
+def closed_rate(service: Running, requests: Sequence[Request], seconds: float) -> float:
     """Requests/s that a closed loop of `CONNECTIONS` gets."""
     result = uvloop.run(
         drive(HOST, service.port, requests, connections=CONNECTIONS, seconds=seconds)
@@ -123,11 +126,11 @@ def closed_rate(service: Running, requests: Sequence[bytes], seconds: float) -> 
 
 
 def summary(
-    outcomes: Sequence[Outcome], *, before: float, after: float, rate: float, seconds: float
+    rows: Sequence[Row], *, before: float, after: float, rate: float, seconds: float
 ) -> Overload:
-    answered = [outcome for outcome in outcomes if outcome.status == OK]
-    refused = [outcome for outcome in outcomes if outcome.status == TOO_MANY]
-    waits = [outcome.retry_after_s for outcome in refused if outcome.retry_after_s is not None]
+    answered = [row for row in rows if row.status == OK]
+    refused = [row for row in rows if row.status == TOO_MANY]
+    waits = [row.retry_after_s for row in refused if row.retry_after_s is not None]
     if len(waits) < len(refused):
         raise SystemExit(f"{len(refused) - len(waits)} refusals came without Retry-After")
     in_second_half = [o for o in answered if seconds / 2 <= o.ended_s < seconds]
@@ -139,28 +142,24 @@ def summary(
         capacity_after=after,
         rate=rate,
         seconds=seconds,
-        offered=len(outcomes),
+        offered=len(rows),
         answered=len(answered),
         refused=len(refused),
-        lost=sum(outcome.status == BROKEN for outcome in outcomes),
-        other=sum(outcome.status not in (OK, TOO_MANY, BROKEN) for outcome in outcomes),
+        lost=sum(row.status == BROKEN for row in rows),
+        other=sum(row.status not in (OK, TOO_MANY, BROKEN) for row in rows),
         goodput=len(in_second_half) / (seconds / 2),
-        answer_ms=percentiles([outcome.latency_s for outcome in answered]),
-        refusal_ms=percentiles([outcome.latency_s for outcome in refused]),
-        lag_ms=percentiles([outcome.lag_s for outcome in outcomes]),
+        answer_ms=percentiles([row.latency_s for row in answered], *PERCENTS),
+        refusal_ms=percentiles([row.latency_s for row in refused], *PERCENTS),
+        lag_ms=percentiles([row.lag_s for row in rows], *PERCENTS),
         retry_after_s=(min(waits), max(waits)) if waits else None,
-        every_second=tuple(by_second(outcomes)),
+        every_second=tuple(by_second(rows)),
     )
 
 
-def percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
-    return {f"p{percent}": percentile_ms(seconds, percent) for percent in (50, 90, 99)}
-
-
-def by_second(outcomes: Sequence[Outcome]) -> list[Second]:
-    last = int(max((outcome.ended_s for outcome in outcomes), default=-1.0))
-    due = [int(outcome.due_s) for outcome in outcomes]
-    ended = [(int(outcome.ended_s), outcome.status) for outcome in outcomes]
+def by_second(rows: Sequence[Row]) -> list[Second]:
+    last = int(max((row.ended_s for row in rows), default=-1.0))
+    due = [int(row.due_s) for row in rows]
+    ended = [(int(row.ended_s), row.status) for row in rows]
     return [
         Second(due.count(at), ended.count((at, OK)), ended.count((at, TOO_MANY)))
         for at in range(last + 1)

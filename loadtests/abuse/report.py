@@ -1,5 +1,6 @@
 """docs/load.md: what the runs have left, as tables and a plot."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -7,8 +8,9 @@ from matplotlib import pyplot as plt
 
 from loadtests.abuse.churn import CONTEXT, MOST_GROWTH, SLOTS, Churn
 from loadtests.abuse.overload import LEAST_GOODPUT, REFUSAL_GOAL_MS, Overload
-from loadtests.peers.plots import STYLE
-from loadtests.peers.plots import write as save
+from loadtests.agreement import LOCUST, OURS, THEIRS, Agreement
+from loadtests.drawing import STYLE, tidy, write
+from loadtests.markdown import all_in_ms, table
 
 IMAGE = Path("images") / "benchmarks" / "overload.svg"
 MIB = 2**20
@@ -16,22 +18,71 @@ MIB = 2**20
 INTRODUCTION = """\
 # Under load and abuse
 
-`python -m loadtests.abuse overload`, `… churn` and `… report` measure this again and write this
-page; the raw figures are in `docs/benchmarks/abuse/`. The service is `anatomy serve --plain` with
-the default models, client and service on one machine. [faults.md](faults.md) has what is answered
-to each fault, and the tests that hold it.
+`make load` offers half a minute of mixed load to the service on port 8000, or to one that it starts
+itself, and judges it by `loadtests/slos.yaml`; [capacity.md](capacity.md) has how much the service
+bears. `python -m loadtests.abuse overload`, `… churn`, `python -m loadtests.agreement` and
+`python -m loadtests.abuse report` measure what follows again and write this page; the raw figures
+are in `docs/benchmarks/`. The service is `anatomy serve --plain` with the default models, client
+and service on one machine. [faults.md](faults.md) has what is answered to each fault, and the
+tests that hold it.
 """
 
 
-def write_report(overload: Overload, churn: Churn, documents: Path, remarks: str = "") -> Path:
-    """Write `<documents>/load.md` and its plot; give the page. `remarks` are written by hand."""
+AGREEMENT = """\
+NVIDIA's [aiperf](https://pypi.org/project/aiperf/) beside ours, on one service: the same requests
+over as many connections, in turns (`python -m loadtests.agreement`). Ours are the closed loop that
+figures here come from, and locust's users; ratios are the medians of the rounds', against our
+closed loop.
+"""
+
+
+def write_report(
+    overload: Overload,
+    churn: Churn,
+    documents: Path,
+    *,
+    usage: str = "",
+    remarks: str = "",
+    agreements: Sequence[Agreement] = (),
+) -> Path:
+    """Write `<documents>/load.md` and its plot; give the page.
+
+    `usage` comes first and `remarks` last; both are written by hand.
+    """
     (documents / IMAGE).parent.mkdir(parents=True, exist_ok=True)
     draw(overload, documents / IMAGE)
     page = documents / "load.md"
-    sections = [INTRODUCTION, overload_text(overload), churn_text(churn)]
-    sections += [remarks] if remarks else []
-    page.write_text("\n".join(sections), encoding="utf-8")
+    sections = [
+        INTRODUCTION,
+        usage,
+        overload_text(overload),
+        churn_text(churn),
+        agreements_text(agreements) if agreements else "",
+        remarks,
+    ]
+    page.write_text("\n".join(filter(None, sections)), encoding="utf-8")
     return page
+
+
+def agreements_text(agreements: Sequence[Agreement]) -> str:
+    """Ours beside somebody else's generator."""
+    parts = [
+        "## Somebody else's generator\n",
+        AGREEMENT,
+    ]
+    for found in agreements:
+        rows = [
+            (
+                unit,
+                f"{found.median(OURS, unit):,.1f}",
+                f"{found.median(LOCUST, unit):,.1f} ({found.ratio(LOCUST, unit):.3f} ×)",
+                f"{found.median(THEIRS, unit):,.1f} ({found.ratio(THEIRS, unit):.3f} ×)",
+            )
+            for unit in found.units()
+        ]
+        heads = (found.task, OURS, LOCUST, THEIRS)
+        parts.append(f"{found.settings}, {len(found.rounds)} rounds:\n\n{table(heads, rows)}")
+    return "\n".join(parts)
 
 
 def overload_text(found: Overload) -> str:
@@ -45,10 +96,11 @@ def overload_text(found: Overload) -> str:
          f"{found.goodput:.1f} requests/s, {goodput:.2f} × (at least {LEAST_GOODPUT})"),
         ("answered, refused (429), lost, anything else",
          f"{found.answered}, {found.refused}, {found.lost}, {found.other}"),
-        ("refusals, p50 / p90 / p99", f"{times(found.refusal_ms)} (goal {REFUSAL_GOAL_MS:.0f} ms)"),
-        ("answers, p50 / p90 / p99, from when they were due", times(found.answer_ms)),
+        ("refusals, p50 / p90 / p99",
+         f"{all_in_ms(found.refusal_ms)} (goal {REFUSAL_GOAL_MS:.0f} ms)"),
+        ("answers, p50 / p90 / p99, from when they were due", all_in_ms(found.answer_ms)),
         ("Retry-After", waits),
-        ("lag of the generator, p50 / p90 / p99", times(found.lag_ms)),
+        ("lag of the generator, p50 / p90 / p99", all_in_ms(found.lag_ms)),
     ]  # fmt: skip
     return f"""\
 ## Twice the capacity
@@ -57,7 +109,7 @@ Requests arrive at random (a Poisson process) at twice the rate that a closed lo
 not those before them were answered; latency counts from when a request was due. {found.workload}.
 Measured on {found.machine.sentence()}.
 
-{table("what", "figure", rows)}
+{table(("what", "figure"), rows)}
 Those who are accepted wait behind a queue of `ANATOMY_MAX_QUEUE_REQUESTS`; a shorter queue refuses
 more of them sooner.
 
@@ -96,8 +148,8 @@ status that is right for it, and {len(found.wrong)} had another or none. From th
 ({SLOTS} slots of {CONTEXT} tokens), filled beforehand: it has its size from the start, but the
 system counts a page of it when that is first written. Measured on {found.machine.sentence()}.
 
-{table(*heads, held)}
-{table("kind", "requests", sent)}"""
+{table(heads, held)}
+{table(("kind", "requests"), sent)}"""
 
 
 def mebibytes(size: int | None) -> str:
@@ -106,17 +158,6 @@ def mebibytes(size: int | None) -> str:
 
 def by_count(row: tuple[str, int]) -> tuple[int, str]:
     return -row[1], row[0]
-
-
-def times(found: dict[str, float | None]) -> str:
-    return " / ".join("–" if value is None else f"{value:,.0f}" for value in found.values()) + " ms"
-
-
-def table(*parts: str | list[tuple[str, ...]]) -> str:
-    """A table in Markdown: its headings, and then its rows."""
-    *heads, rows = parts
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def draw(found: Overload, path: Path) -> None:
@@ -132,7 +173,6 @@ def draw(found: Overload, path: Path) -> None:
             axis.step(seconds, values, where="post", label=name, linewidth=1)
         axis.axhline(found.plateau, color="gray", linestyle="--", label="plateau", linewidth=1)
         axis.set(xlabel="seconds", ylabel="requests in a second")
-        axis.set_ylim(bottom=0)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
         figure.legend(frameon=False, loc="outside right center")
-        save(figure, path)
+        write(figure, path)

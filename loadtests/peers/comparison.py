@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from loadtests.machine import Machine
 from loadtests.peers.limits import Limits
-from loadtests.peers.machine import Machine
 
 Figures = Mapping[str, float]
 """What a contender did in one turn, by unit, such as {"texts/s": 590.0}."""

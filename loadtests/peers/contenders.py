@@ -22,10 +22,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A virtual environment: what pip installs into it besides torch."""
+    """A virtual environment: what pip installs into it, torch as well unless it isn't needed."""
 
     name: str
     requirements: tuple[str, ...]
+    torch: bool = True
 
 
 @dataclass(frozen=True, slots=True)

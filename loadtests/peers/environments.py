@@ -6,7 +6,6 @@ from pathlib import Path
 
 from loadtests.peers.contenders import Environment
 
-# Installed first and alone, so that pip takes a CPU build of it where the machine knows one.
 TORCH = "torch==2.13.0"
 FINISHED = "installed.txt"
 
@@ -18,13 +17,16 @@ def interpreter_of(environment: Environment, folder: Path) -> Path:
     """
     home = folder / environment.name
     python = home / "bin" / "python"
-    wanted = "\n".join((TORCH, *environment.requirements))
+    # Installed first and alone, so that pip takes a CPU build of it where the machine knows one.
+    first = (TORCH,) if environment.torch else ()
+    wanted = "\n".join((*first, *environment.requirements))
     finished = home / FINISHED
     if finished.exists() and finished.read_text() == wanted:
         return python
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
     pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    subprocess.run([*pip, TORCH], check=True)
-    subprocess.run([*pip, TORCH, *environment.requirements], check=True)
+    if first:
+        subprocess.run([*pip, *first], check=True)
+    subprocess.run([*pip, *first, *environment.requirements], check=True)
     finished.write_text(wanted)
     return python

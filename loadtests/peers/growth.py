@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from loadtests.machine import Machine, this_machine
 from loadtests.peers.comparison import take_turns
 from loadtests.peers.contenders import DECODERS, ENCODERS
 from loadtests.peers.jobs import seconds, settled
-from loadtests.peers.machine import Machine, this_machine
 from loadtests.peers.stage import Run, Stage, stage
 from loadtests.peers.worker_process import Worker, WorkerFailed
 from loadtests.workloads import load_texts

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loadtests.machine import this_machine
 from loadtests.peers.comparison import Comparison, Figures, Missing, Row, take_turns
 from loadtests.peers.contenders import DECODERS, ENCODERS, TRANSLATORS, Contender
 from loadtests.peers.limits import (
@@ -15,7 +16,6 @@ from loadtests.peers.limits import (
     Cost,
     Limits,
 )
-from loadtests.peers.machine import this_machine
 from loadtests.peers.ours_translation import sources
 from loadtests.peers.stage import Run, Stage, measure_limits, stage, summary
 from loadtests.peers.worker_process import Worker, WorkerFailed

@@ -2,24 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from loadtests.drawing import STYLE, tidy, write
 from loadtests.peers.comparison import Comparison
 from loadtests.peers.growth import Curve, Line
 from loadtests.peers.table import number, ranked
 
-# The same figures make the same file: no date, and no random names inside.
-STYLE: dict[Any, Any] = {
-    "backend": "Agg",
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "svg.hashsalt": "benchmarks",
-}
 OURS, THEIRS = "tab:blue", "lightgray"
 BAR_HEIGHT, TITLE_HEIGHT, WIDTH = 0.26, 0.75, 8.0
 MARKERS = "osv^Dx"
@@ -67,9 +59,8 @@ def draw_curve(curve: Curve, path: Path) -> None:
         axis.set_xticks(places, [f"{place:,}" for place in places])
         axis.minorticks_off()
         axis.set(xlabel=curve.axis, ylabel=curve.unit)
-        axis.set_ylim(bottom=0)
         axis.set_title(curve.title, fontsize=9, loc="left")
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
         figure.legend(frameon=False, loc="outside right center")
         write(figure, path)
 
@@ -86,8 +77,3 @@ def draw_line(axis: Axes, line: Line, marker: str) -> None:
         linestyle="-" if line.ours else "--",
     )
     axis.fill_between(places, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-
-
-def write(figure: Figure, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from loadtests.machine import this_machine
 from loadtests.peers import http_peers
 from loadtests.peers.comparison import (
     MILLISECONDS,
@@ -14,7 +15,6 @@ from loadtests.peers.comparison import (
 )
 from loadtests.peers.contenders import SERVERS, Contender
 from loadtests.peers.jobs import row_of
-from loadtests.peers.machine import this_machine
 from loadtests.peers.stage import Run, summary
 from loadtests.peers.worker_process import WorkerFailed
 from loadtests.workloads import load_texts

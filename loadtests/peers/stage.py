@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from export.catalogue import EMBEDDED
+from loadtests.machine import core_count
 from loadtests.peers.comparison import Missing
 from loadtests.peers.contenders import Contender
 from loadtests.peers.environments import interpreter_of
 from loadtests.peers.limits import Limits, limits_from
-from loadtests.peers.machine import core_count
 from loadtests.peers.worker_process import Report, Worker, WorkerFailed, worker
 from model_core.checkpoints.sources import Located, locate
 

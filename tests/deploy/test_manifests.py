@@ -15,8 +15,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from service.draining import MIN_DRAINING, TOLD_S, pod_timeout_s, replica_timeout_s
 from service.serve_config import arguments
-from service.settings import GRACEFUL_STOP_S, ServiceSettings
+from service.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -167,7 +168,7 @@ def test_a_typo_in_the_ray_service_is_refused(
 def test_every_other_object_is_valid(objects: list[dict[str, Any]]) -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
     for item in objects:
-        if item["kind"] not in ("RayService", "HTTPRoute"):  # not Kubernetes' own
+        if item["kind"] not in ("RayService", "HTTPRoute", "PodMonitor"):  # not Kubernetes' own
             kubernetes_validate.validate(item, "1.32", strict=True)
 
 
@@ -280,16 +281,86 @@ def test_no_replica_runs_on_the_head(ray_service: dict[str, Any]) -> None:
     assert head["rayStartParams"]["num-cpus"] == "0"
 
 
-def test_pods_wait_for_what_serve_lets_finish(
+def drain_of(objects: list[dict[str, Any]]) -> float:
+    """The one number, as the settings of an overlay have it."""
+    (settings,) = [item["data"] for item in objects if item["kind"] == "ConfigMap"]
+    return float(settings["ANATOMY_DRAIN_TIMEOUT_S"])
+
+
+def test_every_grace_period_follows_from_one_number(objects: list[dict[str, Any]]) -> None:
+    drain_s = drain_of(objects)
+    found = [item for item in objects if item["kind"] in ("RayService", "Deployment")]
+    assert found
+    for item in found:
+        templates = [item["spec"]["template"]] if item["kind"] == "Deployment" else []
+        if item["kind"] == "RayService":
+            templates += pod_templates(item).values()
+            assert item["spec"]["rayClusterDeletionDelaySeconds"] == pod_timeout_s(drain_s)
+            for application in yaml.safe_load(item["spec"]["serveConfigV2"])["applications"]:
+                (deployment,) = application["deployments"]
+                given_s = deployment["graceful_shutdown_timeout_s"]
+                assert given_s == replica_timeout_s(drain_s, TOLD_S)
+        for template in templates:
+            assert template["spec"]["terminationGracePeriodSeconds"] == pod_timeout_s(drain_s)
+        for container in (c for template in templates for c in template["spec"]["containers"]):
+            told = {variable["name"]: variable.get("value") for variable in container["env"]}
+            if item["kind"] == "RayService":
+                assert told[MIN_DRAINING] == str(TOLD_S)
+                assert told["RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S"] == str(TOLD_S)
+            else:
+                assert container["lifecycle"]["preStop"]["sleep"]["seconds"] == TOLD_S
+
+
+@pytest.mark.ray
+def test_ray_doesnt_raise_what_replicas_are_given(
+    serve_config: dict[str, Any], ray_service: dict[str, Any]
+) -> None:
+    """Serve gives an ingress at least its minimum and a margin; below that, ours would not hold."""
+    from ray.serve._private.constants import RAY_SERVE_DIRECT_INGRESS_SHUTDOWN_BUFFER_S
+
+    for application in serve_config["applications"]:
+        (deployment,) = application["deployments"]
+        least_s = TOLD_S + RAY_SERVE_DIRECT_INGRESS_SHUTDOWN_BUFFER_S
+        assert deployment["graceful_shutdown_timeout_s"] >= least_s
+
+
+def test_a_replica_reserves_the_gpu_that_its_pod_has(
     ray_service: dict[str, Any], serve_config: dict[str, Any]
 ) -> None:
-    drain_s = max(
-        deployment["graceful_shutdown_timeout_s"]
-        for application in serve_config["applications"]
-        for deployment in application["deployments"]
-    )
-    for template in pod_templates(ray_service).values():
-        assert template["spec"]["terminationGracePeriodSeconds"] >= drain_s + 10
+    """Ray shows a replica only what it reserved, and a pod holds as many replicas as it offers."""
+    (workers,) = ray_service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    (container,) = workers["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    in_pod = int(limits.get("nvidia.com/gpu", 0))
+    assert limits == container["resources"]["requests"]
+    assert int(workers["rayStartParams"].get("num-gpus", 0)) == in_pod
+    for application in serve_config["applications"]:
+        _, group = arguments(application["args"])
+        assert group.resources.num_gpus == in_pod
+
+
+def test_what_is_scraped_has_a_port_of_that_name() -> None:
+    objects = render(KUBERNETES / "overlays" / "monitored")
+    (ray_service,) = [item for item in objects if item["kind"] == "RayService"]
+    pods = list(pod_templates(ray_service).values())
+    (reached,) = [
+        {port["port"] for rule in item["spec"]["ingress"] for port in rule["ports"]}
+        for item in objects
+        if item["metadata"]["name"] == "anatomy-metrics"
+    ]
+    monitors = [item for item in objects if item["kind"] == "PodMonitor"]
+    assert len(monitors) == 2
+    for monitor in monitors:
+        spec = monitor["spec"]
+        assert spec.keys() == {"selector", "podMetricsEndpoints"}
+        labels = spec["selector"]["matchLabels"].items()
+        selected = [pod["spec"] for pod in pods if labels <= pod["metadata"]["labels"].items()]
+        assert selected
+        for endpoint in spec["podMetricsEndpoints"]:
+            assert endpoint.keys() == {"port", "path", "interval"}
+            for pod in selected:
+                ports = {p["name"]: p["containerPort"] for p in pod["containers"][0]["ports"]}
+                assert ports[endpoint["port"]] in {8000} | reached
 
 
 def test_containers_can_do_nothing_that_they_need_not(objects: list[dict[str, Any]]) -> None:
@@ -345,14 +416,6 @@ def test_the_settings_are_ones_that_the_service_accepts(objects: list[dict[str, 
     (settings,) = [item["data"] for item in objects if item["kind"] == "ConfigMap"]
     values = {name.removeprefix("ANATOMY_").lower(): value for name, value in settings.items()}
     ServiceSettings(**values)  # refuses what it doesn't know, and what is out of range
-
-
-def test_a_plain_pod_may_take_as_long_as_the_service_does() -> None:
-    objects = render(KUBERNETES / "overlays" / "plain")
-    (pod,) = [item["spec"]["template"]["spec"] for item in objects if item["kind"] == "Deployment"]
-    (container,) = pod["containers"]
-    told_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] >= told_s + GRACEFUL_STOP_S + 10
 
 
 def test_everything_that_selects_plain_pods_finds_them() -> None:

@@ -5,8 +5,6 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,96 +12,23 @@ from pydantic import TypeAdapter
 
 from loadtests.abuse import churn as churning
 from loadtests.abuse import overload as overloading
-from loadtests.abuse.churn import Churn, Snapshot, gauges_of, send_all
+from loadtests.abuse.churn import Churn, Snapshot, send_all
 from loadtests.abuse.clients import KINDS, Behaviour, Kind, Material
-from loadtests.abuse.open_loop import BROKEN, Outcome, arrivals, offer, percentile_ms
 from loadtests.abuse.process import Holding, holding_of
 from loadtests.abuse.report import write_report
-from loadtests.peers.machine import this_machine
-from tests.support.servers import running
+from loadtests.gauges import gauges_of
+from loadtests.machine import this_machine
+from loadtests.rows import BROKEN, Row
+from tests.support.servers import answering, running
 from tests.support.service import served
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 FULL = b"HTTP/1.1 429 No\r\ncontent-length: 0\r\nRetry-After: 3\r\n\r\n"
 
-Answering = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
-
-@asynccontextmanager
-async def server(answer: Answering) -> AsyncIterator[int]:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            await answer(writer)
-            await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        writer.close()
-
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with listening:
-        yield listening.sockets[0].getsockname()[1]
-
-
-def test_arrivals_have_their_rate_and_are_the_same_for_a_seed() -> None:
-    times = list(arrivals(50.0, 100.0, seed=3))
-    assert times == sorted(times)
-    assert times[0] > 0
-    assert times[-1] < 100
-    # Of 5,000 arrivals the standard deviation is 71.
-    assert abs(len(times) - 5000) < 5 * 71
-    assert times == list(arrivals(50.0, 100.0, seed=3)) != list(arrivals(50.0, 100.0, seed=4))
-
-
-async def test_an_open_loop_doesnt_wait_for_answers() -> None:
-    under_way, most = 0, 0
-
-    async def answer(writer: asyncio.StreamWriter) -> None:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        await asyncio.sleep(0.3)
-        under_way -= 1
-        writer.write(OK)
-
-    async with server(answer) as port:
-        outcomes = await offer("127.0.0.1", port, [GET], rate=100.0, seconds=0.5, seed=1)
-    assert {outcome.status for outcome in outcomes} == {200}
-    assert len(outcomes) == len(list(arrivals(100.0, 0.5, 1)))
-    assert most > 10
-    assert all(outcome.latency_s >= outcome.lag_s >= 0 for outcome in outcomes)
-
-
-async def test_refusals_and_broken_answers_are_told_apart() -> None:
-    turn = 0
-
-    async def answer(writer: asyncio.StreamWriter) -> None:
-        nonlocal turn
-        turn += 1
-        writer.write((OK, FULL, OK[:20])[turn % 3])
-
-    async with server(answer) as port:
-        outcomes = await offer("127.0.0.1", port, [GET], rate=200.0, seconds=0.3, seed=1)
-    assert {outcome.status for outcome in outcomes} == {200, 429, BROKEN}
-    assert {o.retry_after_s for o in outcomes if o.status == 429} == {3}
-    assert {o.retry_after_s for o in outcomes if o.status != 429} == {None}
-
-
-async def test_nobody_listening_is_a_broken_request() -> None:
-    async with server(lambda _: asyncio.sleep(0)) as port:
-        pass
-    outcomes = await offer("127.0.0.1", port, [GET], rate=50.0, seconds=0.2, seed=1)
-    assert {outcome.status for outcome in outcomes} == {BROKEN}
-
-
-def test_a_percentile_needs_two_values() -> None:
-    assert percentile_ms([0.1], 50) is None
-    assert percentile_ms([0.1, 0.3], 50) == pytest.approx(200)
-
-
-def outcome(due: float, latency: float, status: int) -> Outcome:
-    return Outcome(due, 0.0, latency, status, 2 if status == 429 else None)
+def outcome(due: float, latency: float, status: int) -> Row:
+    return Row("chat", due, 0.0, latency, status, 2 if status == 429 else None)
 
 
 def test_goodput_counts_what_ended_in_the_second_half() -> None:
@@ -148,7 +73,7 @@ async def test_clients_misbehave_as_they_say_and_right_answers_are_told_from_wro
         kind(Behaviour.READS_SOME),
         kind(Behaviour.SENDS_HALF),
     ]
-    async with server(answer) as port:
+    async with answering(answer) as port:
         right = await send_all(port, [(one, GET) for one in kinds], random.Random(0))
         wrong = await send_all(port, [(kind(Behaviour.WHOLE, 400), GET)], random.Random(0))
     assert right == []

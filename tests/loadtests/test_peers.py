@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.machine import Machine, this_machine
 from loadtests.peers.comparison import (
     Comparison,
     Missing,
@@ -25,7 +26,6 @@ from loadtests.peers.contenders import (
 )
 from loadtests.peers.jobs import same_start
 from loadtests.peers.limits import Cost, Limits, Product, Reading
-from loadtests.peers.machine import Machine, this_machine
 from loadtests.peers.stage import WORKERS, Run, Stage, summary
 from loadtests.peers.worker_process import WorkerFailed, worker
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.machine import Machine
 from loadtests.peers import growth
 from loadtests.peers.comparison import Comparison, Missing, Row, save
 from loadtests.peers.goals import Goal, Verdict, outcome
 from loadtests.peers.growth import Curve, Line, Point
 from loadtests.peers.limits import Limits, Product, Reading
-from loadtests.peers.machine import Machine
 from loadtests.peers.report import jobs_of, page_text
 from loadtests.peers.table import as_markdown
 

@@ -22,12 +22,12 @@ from service.metrics import Metrics
 from service.settings import ServiceSettings
 from tests.support.fakes import FakeGenerationModel
 from tests.support.service import served
-port, pause_s, plain.GRACEFUL_STOP_S = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+port, pause_s, drain_s = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 model = FakeGenerationModel(script=["word "] * 20, pause_s=pause_s)
 metrics = Metrics()
 metrics.watch_generation("generator", lambda: len(model.started), lambda: 0.0, lambda: 0.0)
 plain.build_groups = lambda settings, groups: served(generator=model, metrics=metrics)
-plain.run(ServiceSettings(port=port), [])
+plain.run(ServiceSettings(port=port, drain_timeout_s=drain_s), [])
 """
 BODY = {"model": "generator", "prompt": "a", "max_tokens": 100}
 

@@ -1,10 +1,10 @@
-"""Real servers for tests: uvicorn in a thread, on a free port of the loopback interface."""
+"""Real servers for tests, on free ports of the loopback interface."""
 
 import asyncio
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,7 +18,7 @@ START_TIMEOUT_S = 10.0
 def running(
     app: ASGIApp, *, http: type[asyncio.Protocol] = BoundedHttp
 ) -> Generator[str, None, None]:
-    """Serve `app`; yields its base URL. Leaving stops the server and waits for its thread."""
+    """Serve `app` by uvicorn in a thread; yields its base URL. Leaving waits for the thread."""
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2, http=http
     )
@@ -39,3 +39,24 @@ def _base_url(server: uvicorn.Server, thread: threading.Thread) -> str:
             raise RuntimeError(f"the server did not start within {START_TIMEOUT_S} s")
         time.sleep(0.01)
     return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+Answering = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def answering(answer: Answering) -> AsyncIterator[int]:
+    """A server that reads a head, writes what `answer` does, and hangs up; yields its port."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(writer)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]

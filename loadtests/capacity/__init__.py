@@ -1,0 +1,1 @@
+"""How much the service bears: where its knee is, how it grows, and how many replicas that takes."""
