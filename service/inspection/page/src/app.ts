@@ -130,10 +130,10 @@ class Shell implements Page {
   }
 
   /** Read once: other colours are another shell. */
-  palette(): Palette {
+  palette = (): Palette => {
     this.colours ??= paletteOf(document.documentElement);
     return this.colours;
-  }
+  };
 
   announce(text: string): void {
     this.live.textContent = text;

@@ -14,7 +14,7 @@ export interface Page {
   readonly models: readonly ModelInfo[];
   readonly say: Say;
   /** The colours of now: asked for anew at each drawing. */
-  palette(): Palette;
+  readonly palette: () => Palette;
   /** Tells what has changed to who can't see it. */
   announce(text: string): void;
 }
