@@ -23,8 +23,9 @@ from rich.table import Table
 
 from export.artifact import Artifact
 from export.session import find_hardware
-from loadtests.abuse.open_loop import OK, Outcome, offer, percentile_ms
-from loadtests.http_load import drive, encode_post
+from loadtests.http_load import Request, drive, encode_post
+from loadtests.open_loop import offer
+from loadtests.rows import OK, Row, percentile_ms
 from loadtests.service_process import HOST, Running, serve
 from loadtests.workloads import cut_text, load_texts
 from model_core.tokenization import Tokenizer
@@ -48,7 +49,8 @@ def measure(
     """p50 and p99 of embeddings under half load, alone and beside an inspection a second."""
     errors = Console(stderr=True)
     texts = short_texts()
-    requests = [encode_post(PATH, HOST, {"model": "minilm", "input": text}) for text in texts]
+    bodies = [{"model": "minilm", "input": text} for text in texts]
+    requests = [Request("embeddings", encode_post(PATH, HOST, body)) for body in bodies]
     with tempfile.TemporaryDirectory() as folder:
         errors.print("starting anatomy serve minilm --plain --inspect …")
         arguments = ("minilm", "--plain", "--inspect")
@@ -56,8 +58,8 @@ def measure(
             asyncio.run(look(running, texts[0], WARM_UP_S))
             closed_rate(running, requests, WARM_UP_S)
             capacity = closed_rate(running, requests, closed_s)
-            alone: list[Outcome] = []
-            beside: list[Outcome] = []
+            alone: list[Row] = []
+            beside: list[Row] = []
             looks: list[float] = []
             for turn in range(rounds):
                 errors.print(f"round {turn + 1} of {rounds} at {capacity / 2:.0f} requests/s …")
@@ -94,7 +96,7 @@ def short_texts() -> list[str]:
     return [text for text in cut if text]  # a single long word leaves nothing
 
 
-def closed_rate(service: Running, requests: Sequence[bytes], seconds: float) -> float:
+def closed_rate(service: Running, requests: Sequence[Request], seconds: float) -> float:
     """Requests/s that a closed loop gets."""
     result = uvloop.run(
         drive(HOST, service.port, requests, connections=CONNECTIONS, seconds=seconds)
@@ -105,20 +107,20 @@ def closed_rate(service: Running, requests: Sequence[bytes], seconds: float) -> 
 
 
 def offered(
-    service: Running, requests: Sequence[bytes], rate: float, seconds: float, seed: int
-) -> list[Outcome]:
+    service: Running, requests: Sequence[Request], rate: float, seconds: float, seed: int
+) -> list[Row]:
     """What becomes of requests that arrive at `rate`."""
     return uvloop.run(offer(HOST, service.port, requests, rate=rate, seconds=seconds, seed=seed))
 
 
 async def both(
     service: Running,
-    requests: Sequence[bytes],
+    requests: Sequence[Request],
     rate: float,
     seconds: float,
     seed: int,
     text: str,
-) -> tuple[list[Outcome], list[float]]:
+) -> tuple[list[Row], list[float]]:
     """The same beside inspections, and what each of those took, in seconds."""
     looking = asyncio.create_task(look(service, text, seconds))
     outcomes = await offer(HOST, service.port, requests, rate=rate, seconds=seconds, seed=seed)
@@ -141,7 +143,7 @@ async def look(service: Running, text: str, seconds: float) -> list[float]:
     return took
 
 
-def latency_ms(outcomes: Sequence[Outcome], percent: int) -> float:
+def latency_ms(outcomes: Sequence[Row], percent: int) -> float:
     """Of requests that were answered; all have to be."""
     others = [outcome.status for outcome in outcomes if outcome.status != OK]
     found = percentile_ms([outcome.latency_s for outcome in outcomes], percent)
