@@ -223,10 +223,14 @@ def cluster() -> Generator[Any]:
     # Ray would end the process at once.
     kept = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
     quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
-    if "RAY_ADDRESS" in os.environ:
-        library.init(**quiet)
-    else:
-        library.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    try:
+        if "RAY_ADDRESS" in os.environ:
+            library.init(**quiet)
+        else:
+            library.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    # Ray raises nothing narrower where a node doesn't start in time.
+    except Exception as error:
+        raise TrainingError(f"Ray could not be started: {error}") from error
     for kind, handler in kept.items():
         signal.signal(kind, handler)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
