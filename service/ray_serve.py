@@ -57,6 +57,9 @@ ENVIRONMENT: dict[str, str] = {
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
     # Three failed checks and HAProxy is replaced: six seconds after it died, not thirty.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+    # On a busy machine its process takes more than Ray's five seconds to start: it would be killed
+    # and started again, and never be there.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # A single machine: its processes speak over loopback, and nothing is reported to anyone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
