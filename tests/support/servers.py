@@ -16,7 +16,10 @@ START_TIMEOUT_S = 10.0
 
 @contextmanager
 def running(
-    app: ASGIApp, *, http: type[asyncio.Protocol] = BoundedHttp
+    app: ASGIApp,
+    *,
+    http: type[asyncio.Protocol] = BoundedHttp,
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> Generator[str, None, None]:
     """Serve `app` by uvicorn in a thread; yields its base URL. Leaving waits for the thread."""
     config = uvicorn.Config(
@@ -26,17 +29,17 @@ def running(
     thread = threading.Thread(target=server.run, name="test-server")
     thread.start()
     try:
-        yield _base_url(server, thread)
+        yield _base_url(server, thread, start_timeout_s)
     finally:
         server.should_exit = True
         thread.join()
 
 
-def _base_url(server: uvicorn.Server, thread: threading.Thread) -> str:
-    deadline = time.monotonic() + START_TIMEOUT_S
+def _base_url(server: uvicorn.Server, thread: threading.Thread, timeout_s: float) -> str:
+    deadline = time.monotonic() + timeout_s
     while not server.started:
         if not thread.is_alive() or time.monotonic() > deadline:
-            raise RuntimeError(f"the server did not start within {START_TIMEOUT_S} s")
+            raise RuntimeError(f"the server did not start within {timeout_s} s")
         time.sleep(0.01)
     return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 

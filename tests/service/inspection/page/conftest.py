@@ -27,6 +27,8 @@ from tests.support.servers import running
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TIMEOUT_MS = 30_000
 """For machines that do much else: nothing here measures time."""
+LOADING_TIMEOUT_S = 120.0
+"""Models are loaded while the server starts."""
 TEXT = "time flies like an arrow"
 
 expect.set_options(timeout=TIMEOUT_MS)
@@ -60,7 +62,7 @@ def settings(
 @pytest.fixture(scope="session")
 def service(settings: ServiceSettings) -> Iterator[str]:
     """The address of a service that is ready."""
-    with running(build_app(settings)) as url:
+    with running(build_app(settings), start_timeout_s=LOADING_TIMEOUT_S) as url:
         wait_until_ready(url)
         yield url
 

@@ -13,7 +13,14 @@ from playwright.async_api import Page, expect
 from service.api.keys import digest_of, new_key
 from service.plain import UnderPrefix, build_app
 from service.settings import ServiceSettings
-from tests.service.inspection.page.conftest import TEXT, Visit, Visiting, link, wait_until_ready
+from tests.service.inspection.page.conftest import (
+    LOADING_TIMEOUT_S,
+    TEXT,
+    Visit,
+    Visiting,
+    link,
+    wait_until_ready,
+)
 from tests.support.servers import running
 
 ROOT = Path(__file__).parents[4]
@@ -244,7 +251,8 @@ def locked(settings: ServiceSettings, tmp_path_factory: pytest.TempPathFactory) 
     closed = settings.model_copy(
         update={"api_keys_file": keys, "inspect": False, "models": settings.models[:1]}
     )
-    with running(UnderPrefix(build_app(closed), "/group")) as url:
+    app = UnderPrefix(build_app(closed), "/group")
+    with running(app, start_timeout_s=LOADING_TIMEOUT_S) as url:
         wait_until_ready(f"{url}/group")
         yield f"{url}/group"
 
