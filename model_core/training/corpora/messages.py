@@ -27,7 +27,7 @@ def messages(sources: Sequence[Path], language: str) -> Corpus:
     out, are no pairs. Raises `TrainingError` where there are no catalogues of that language.
     """
     pairs: dict[str, str] = {}
-    counts = dict.fromkeys(("occur twice", "stay as they are", "have no letters"), 0)
+    counts: dict[str, int] = {"occur twice": 0, "stay as they are": 0, "have no letters": 0}
     found = 0
     for catalogue in catalogues(sources, language):
         found += 1
