@@ -107,7 +107,9 @@ class Visit:
     async def settled(self) -> None:
         """Until nothing on the page waits."""
         await expect(self.page.locator(".stage > *").first).to_be_visible()
-        await expect(self.page.locator("[aria-busy=true]")).to_have_count(0)
+        # What is looked into waits for those who are served, and for whatever else runs here.
+        busy = self.page.locator("[aria-busy=true]")
+        await expect(busy).to_have_count(0, timeout=LOADING_TIMEOUT_S * 1000)
 
     async def ask(self, **body: Any) -> dict[str, Any]:
         """The same of the service itself, in JSON."""
