@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -67,10 +68,28 @@ def serve(
             start_new_session=True,
         )
     try:
-        wait_until_ready(process, f"http://{HOST}:{port}/ready", log, start_timeout_s)
-        yield Running(port, process.pid)
+        with told_to_end():
+            wait_until_ready(process, f"http://{HOST}:{port}/ready", log, start_timeout_s)
+            yield Running(port, process.pid)
     finally:
         stop(process)
+
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """SIGTERM as `SystemExit`, as Ctrl-C is an exception: what was started is stopped then too."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def anatomy_program() -> str:
