@@ -195,7 +195,7 @@ async def test_the_steps_lead_from_queries_and_keys_to_the_weights(visit: Visit,
 
 async def test_steps_come_one_after_another(visit: Visit) -> None:
     page = await visit.look("minilm", layer=0, heads=8, view="neuron", query=2, step=1)
-    strips = page.locator(".neuron-table .strip canvas")
+    strips = page.locator(".neuron-table .strip canvas:visible")
     await expect(strips).to_have_count(2)
     await page.get_by_role("button", name="The weighted sum").click()
     await expect(strips).to_have_count(6)
