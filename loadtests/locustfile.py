@@ -167,8 +167,9 @@ class AskingUser(FastHttpUser):
         return max(0.0, self.due_s - CLOCK())
 
     def on_stop(self) -> None:
+        """What is under way has the stop timeout, which locust itself leaves to users."""
         try:
-            self.under_way.join()
+            self.under_way.join(timeout=self.environment.stop_timeout)
         finally:
             self.under_way.kill()
 
