@@ -207,7 +207,8 @@ def test_what_a_freed_row_began_with_is_taken_again_bit_by_bit(tmp_path: Path) -
 
     def run(row: int, prompt: list[int]) -> tuple[int, list[NDArray[np.float32]]]:
         """How much was there, and the logits after the prompt and after each of two tokens."""
-        cached = slots.begin([row], prompt)
+        slots.begin([row], prompt)
+        cached = slots.recall(row, prompt, CAPACITY)
         chunks = [prompt[start : start + 4] for start in range(cached, len(prompt), 4)]
         *_, last = [slots.prefill(row, chunk, wants_logits=True) for chunk in chunks]
         assert last is not None
@@ -223,7 +224,8 @@ def test_what_a_freed_row_began_with_is_taken_again_bit_by_bit(tmp_path: Path) -
     decode(slots, [3], [1], [2])
     slots.clear(3)
     run(0, other)
-    assert slots.begin([4], prompt) == 8
+    slots.begin([4], prompt)
+    assert slots.recall(4, prompt, CAPACITY) == 8
     slots.clear(0, 4)
     cached, found = run(0, prompt)
     assert cached == 8

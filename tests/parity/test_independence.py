@@ -218,7 +218,8 @@ def test_a_prompt_that_begins_like_one_before_has_the_logits_it_has_alone(
     def run(row: int, tail: list[int]) -> tuple[int, list[NDArray[np.float32]]]:
         """How much was there, and the logits after the prompt and after each of three tokens."""
         prompt = [*beginning, *tail[:9]]
-        cached = slots.begin([row], prompt)
+        slots.begin([row], prompt)
+        cached = slots.recall(row, prompt, CAPACITY)
         found: list[NDArray[np.float32]] = []
         for start in range(cached, len(prompt), CHUNK):
             logits = slots.prefill(row, prompt[start : start + CHUNK], wants_logits=True)
