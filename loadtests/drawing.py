@@ -17,8 +17,9 @@ STYLE: dict[Any, Any] = {
 
 
 def tidy(axis: Axes) -> None:
-    """From zero, without a frame."""
-    axis.set_ylim(bottom=0)
+    """From zero where the scale has one, without a frame."""
+    if axis.get_yscale() == "linear":
+        axis.set_ylim(bottom=0)
     axis.spines[["top", "right"]].set_visible(False)
 
 

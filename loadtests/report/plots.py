@@ -131,7 +131,9 @@ def latency_over_time(axis: Axes, tasks: Mapping[str, Sequence[Row]], seconds: f
         )
         (line,) = axis.plot(middles[windows], p50, label=name, linewidth=1.4)
         axis.fill_between(middles[windows], p50, p95, alpha=0.18, color=line.get_color(), lw=0)
-    axis.set(xlabel="when it was due, seconds", ylabel="ms", xlim=(0, seconds))
+    # Tasks take from milliseconds to seconds.
+    axis.set(xlabel="when it was due, seconds", ylabel="ms", xlim=(0, seconds), yscale="log")
+    axis.yaxis.set_major_formatter("{x:,g}")
     return bool(tasks)
 
 

@@ -44,7 +44,8 @@ def figures(folder: Path) -> Figures:
 def test_the_mix_asks_everything_and_leaves_its_reports(tmp_path: Path) -> None:
     model = FakeGenerationModel(script=["word "] * 5, pause_s=0.01)
     with running(served(generator=model, ranker=FakeRanker())) as url:
-        done = run(tmp_path, url, "MixedUser", "--users", "4", "--processes", "2")
+        # Workers may take a second or two of it to begin.
+        done = run(tmp_path, url, "MixedUser", "--users", "4", "--processes", "2", seconds=6)
     assert done.returncode == 0, done.stderr
     found = figures(tmp_path)
     assert {task.task for task in found.tasks} == {"embeddings", "classification", "rerank", "chat"}
