@@ -6,9 +6,10 @@
 In each round our own closed loop (`http_load`), locust's users and aiperf ask the same prompts over
 as many connections, one after another. aiperf is installed into an environment of its own first.
 It ends with 1 where a figure of aiperf's is further than `--within` from ours; figures go to
-docs/benchmarks/agreement-TASK.json.
+docs/benchmarks/agreement.
 """
 
+import csv
 import json
 import random
 import shutil
@@ -35,18 +36,20 @@ from loadtests.report.figures import TaskFigures, read_json
 from loadtests.rows import percentile_ms
 from loadtests.service_process import HOST, Running, serve
 from loadtests.slos import DEFAULT_FILE
-from loadtests.tasks import CHAT, EMBEDDINGS, Material
+from loadtests.tasks import CHAT, EMBEDDINGS, Material, Task
 from loadtests.workloads import load_texts
+from service.client.calls import Call
 from service.exporting import artifact_of
 from service.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / "docs" / "benchmarks" / "agreement"
 AIPERF = Environment("aiperf", ("aiperf==0.13.0",), torch=False)
 TASKS = {CHAT.name: (CHAT, "smollm2"), EMBEDDINGS.name: (EMBEDDINGS, "minilm")}
 OURS, LOCUST, THEIRS = "our closed loop", "locust", "aiperf"
 WARM_UP_S = 3.0
 PROMPTS = 2000
-"""More than a round asks: a prompt that comes again is answered sooner."""
+"""More than a round asks."""
 
 RATE, WHOLE, FIRST, EACH = "requests/s", "whole answer, ms", "first token, ms", "per token, ms"
 NAMES = {
@@ -98,7 +101,7 @@ def measure(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each generator once.")] = 3,
     within: Annotated[float, typer.Option(min=0, help="How far figures may be apart.")] = 0.1,
     python: Annotated[Path | None, typer.Option(help="An interpreter that has aiperf.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the figures.")] = ROOT / "docs/benchmarks",
+    output: Annotated[Path, typer.Option(help="Folder of the figures.")] = FIGURES,
 ) -> None:
     """Ask the same of one service by three generators, in turns."""
     if task not in TASKS:
@@ -106,20 +109,20 @@ def measure(
     settings = ServiceSettings()
     program = python or interpreter_of(AIPERF, settings.cache_folder / "peers")
     what, model = TASKS[task]
-    material = Material(random.Random(2), load_texts())
-    calls = [what.call(material) for _ in range(PROMPTS)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokenizer = tokenizer_folder(artifact_of(model, settings, find_hardware()), folder)
-        console.print(f"starting anatomy serve {model} --plain …")
+        chosen = f" --precision {settings.precision}" if settings.precision else ""
+        command = f"anatomy serve {model} --plain{chosen}"
+        console.print(f"starting {command} …")
         with serve((model, "--plain"), log=folder / "service.log") as service:
             found: list[dict[str, Figures]] = []
+            agreement: Agreement | None = None
             for turn in range(rounds):
-                # Each round has prompts of its own, the same for ours and theirs.
-                part = calls[turn::rounds]
-                prompts = [prompt_of(call.body) for call in part]
-                requests = [what.request_of(call) for call in part]
-                drive_for(service, requests[::-1], connections, WARM_UP_S)
+                warm, mine, yours = (calls_of(what, f"{turn}{who}") for who in "abc")
+                requests = [what.request_of(call) for call in mine]
+                prompts = [prompt_of(call.body) for call in yours]
+                drive_for(service, [what.request_of(c) for c in warm], connections, WARM_UP_S)
                 ours = drive_for(service, requests, connections, seconds)
                 figures = {
                     OURS: figures_of_ours(ours),
@@ -131,13 +134,13 @@ def measure(
                 }  # fmt: skip
                 console.print(f"round {turn + 1}: {json.dumps(figures)}", soft_wrap=True)
                 found.append(figures)
-    agreement = Agreement(
-        this_machine(), task, f"`anatomy serve {model} --plain`, {connections} connections",
-        tuple(found),
-    )  # fmt: skip
-    output.mkdir(parents=True, exist_ok=True)
-    file = output / f"agreement-{task}.json"
-    file.write_bytes(TypeAdapter(Agreement).dump_json(agreement, indent=1) + b"\n")
+                agreement = Agreement(
+                    this_machine(), task, f"`{command}`, {connections} connections", tuple(found)
+                )
+                # After each: a run that is ended leaves what it has.
+                write(agreement, output)
+    if agreement is None:
+        raise typer.Exit(1)
     for unit in agreement.units():
         console.print(
             f"{unit}: ours {agreement.median(OURS, unit):.2f}, locust "
@@ -146,6 +149,14 @@ def measure(
     for apart in agreement.apart(within):
         console.print(f"[red]apart:[/] {apart}")
     raise typer.Exit(1 if agreement.apart(within) else 0)
+
+
+def calls_of(task: Task, mark: str) -> list[Call[Any]]:
+    """The same texts for every mark, which they begin with: the service keeps the beginnings of
+    prompts, and whoever comes second would be answered sooner.
+    """
+    material = Material(random.Random(2), [f"{mark} {text}" for text in load_texts()])
+    return [task.call(material) for _ in range(PROMPTS)]
 
 
 def prompt_of(body: Mapping[str, Any] | None) -> str:
@@ -190,7 +201,10 @@ def by_locust(service: Running, task: str, users: int, seconds: float, folder: P
         EACH: total.time_per_output_token_ms["p50"],
     }
     found = {unit: value for unit, value in medians.items() if value is not None}
-    return {RATE: total.answered_per_s, **found}
+    # Until the last answer, as the other two count: what was under way at the end is in it.
+    with (report / "rows.csv").open(newline="", encoding="utf-8") as file:
+        ends = [float(row["due_s"]) + float(row["latency_s"]) for row in csv.DictReader(file)]
+    return {RATE: total.answered / max(ends), **found}
 
 
 def by_aiperf(
@@ -235,9 +249,15 @@ def tokenizer_folder(artifact: Path, folder: Path) -> Path:
     return made
 
 
+def write(found: Agreement, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{found.task}.json"
+    file.write_bytes(TypeAdapter(Agreement).dump_json(found, indent=1) + b"\n")
+
+
 def read_all(folder: Path) -> list[Agreement]:
     """What runs have left."""
-    files = sorted(folder.glob("agreement-*.json"))
+    files = sorted(folder.glob("*.json"))
     return [TypeAdapter(Agreement).validate_json(path.read_bytes()) for path in files]
 
 

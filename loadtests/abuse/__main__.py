@@ -93,7 +93,7 @@ def report() -> None:
     overload = overloading.read(FIGURES / "overload.json")
     churn = churning.read(FIGURES / "churn.json")
     said = {name: (FIGURES / f"{name}.md").read_text("utf-8") for name in ("usage", "remarks")}
-    agreements = agreement.read_all(FIGURES.parent)
+    agreements = agreement.read_all(agreement.FIGURES)
     page = write_report(overload, churn, ROOT / "docs", agreements=agreements, **said)
     console.print(f"wrote {page}")
 

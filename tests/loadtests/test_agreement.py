@@ -5,7 +5,6 @@ import random
 from pathlib import Path
 
 import pytest
-from pydantic import TypeAdapter
 
 from loadtests.abuse.report import agreements_text
 from loadtests.agreement import (
@@ -19,9 +18,11 @@ from loadtests.agreement import (
     Agreement,
     Figures,
     by_aiperf,
+    calls_of,
     figures_of_ours,
     prompt_of,
     read_all,
+    write,
 )
 from loadtests.http_load import LoadResult
 from loadtests.machine import this_machine
@@ -56,7 +57,7 @@ def test_ours_are_medians_of_the_rows() -> None:
 
 def test_figures_are_read_as_they_were_written_and_are_part_of_the_page(tmp_path: Path) -> None:
     one = found((1.0, 1.01))
-    (tmp_path / "agreement-chat.json").write_bytes(TypeAdapter(Agreement).dump_json(one))
+    write(one, tmp_path)
     assert read_all(tmp_path) == [one]
     assert "(1.010 ×)" in agreements_text([one])
 
@@ -66,6 +67,15 @@ def test_both_are_given_the_same_words(task: str) -> None:
     what, _ = TASKS[task]
     call = what.call(Material(random.Random(0), ["time flies"]))
     assert prompt_of(call.body) == "time flies"
+
+
+def test_texts_are_the_same_and_begin_apart() -> None:
+    what, _ = TASKS["chat"]
+    mine, yours = ([prompt_of(call.body) for call in calls_of(what, mark)] for mark in ("0a", "0b"))
+    assert [text.removeprefix("0a ") for text in mine] == [
+        text.removeprefix("0b ") for text in yours
+    ]
+    assert not set(mine) & set(yours)
 
 
 PRETENDER = """\
