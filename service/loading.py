@@ -108,6 +108,11 @@ def opened(spec: ModelSpec, settings: ServiceSettings, hardware: Hardware) -> Ar
     Raises `ArtifactError`, `ExportFailed`.
     """
     artifact = Artifact.open(artifact_of(spec.source, settings, hardware))
+    if artifact.manifest.kind is Kind.INSPECTION:
+        raise ArtifactError(
+            f"{artifact.folder} is an inspection graph, which nothing serves: serve "
+            f"{artifact.manifest.source} with --inspect, and it is found"
+        )
     if spec.digest is not None:
         found = sha256(artifact.folder / MANIFEST)
         if found != spec.digest:

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from export.artifact import ENCODER_GRAPH, GRAPH, ArtifactError, GenerationDefaults, Kind
+from export.artifact import (
+    ENCODER_GRAPH,
+    GRAPH,
+    ArtifactError,
+    GenerationDefaults,
+    Inspection,
+    Kind,
+    Parity,
+    Precision,
+)
 from service.app import create_app
 from service.living import ModelGroup
 from service.metrics import Metrics
@@ -84,3 +93,14 @@ def test_a_manifest_has_what_its_kind_needs(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         write_artifact(tmp_path / "wrong", **changes)
+
+
+def test_an_inspection_graph_is_not_served_and_the_error_says_what_is(tmp_path: Path) -> None:
+    near = Parity(largest_error=0.0, smallest_cosine=1.0, processor="any")
+    seen = Inspection(of="0" * 64, sites=(), lens=None, precision=Precision.FP32, distance=near)
+    folder = write_artifact(
+        tmp_path / "seen", kind=Kind.INSPECTION, inspection=seen, cache=None, cross=None,
+        generation=GenerationDefaults(),
+    )  # fmt: skip
+    with pytest.raises(ArtifactError, match="serve a test with --inspect"):
+        group_of(folder).load()
