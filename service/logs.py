@@ -22,6 +22,7 @@ FIELDS = "fields"
 """The attribute of a record that has values by name, beside its message."""
 
 WAITING_LINES = 10_000
+LOGGERS = ("service", "uvicorn")
 LAST_LINES_S = 2.0
 """How long the end of the process waits for lines that aren't written yet."""
 
@@ -35,20 +36,21 @@ def log_to_stderr(
     level: LogLevel = "info",
     on_lost: Callable[[], None] = lambda: None,
 ) -> None:
-    """Give the service's loggers a handler of their own, in place of the one they had from here.
+    """Give the loggers of the service and of uvicorn one handler, in place of what they had from
+    here.
 
     Ray Serve's replicas set up no handler for other loggers than Serve's, and put what is written
     to `sys.stderr` into a buffer that is lost with them: the stream that the process was started
     with is written to. `on_lost` is called for each line that is dropped, on any thread.
     """
-    logger = logging.getLogger("service")
-    for handler in [found for found in logger.handlers if isinstance(found, BackgroundHandler)]:
-        logger.removeHandler(handler)
-        handler.close()
     handler = BackgroundHandler(sys.__stderr__, on_lost)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
-    logger.addHandler(handler)
-    logger.setLevel(level.upper())
+    for logger in map(logging.getLogger, LOGGERS):
+        for before in [found for found in logger.handlers if isinstance(found, BackgroundHandler)]:
+            logger.removeHandler(before)
+            before.close()
+        logger.addHandler(handler)
+    logging.getLogger("service").setLevel(level.upper())
 
 
 class BackgroundHandler(logging.Handler):

@@ -98,6 +98,9 @@ def run(settings: ServiceSettings, groups: Sequence[Group]) -> None:
         build_groups(settings, groups),
         host=settings.host,
         port=settings.port,
+        # uvicorn's own configuration would close the handlers that there are: what it says is
+        # written by ours.
+        log_config=None,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),

@@ -351,16 +351,23 @@ def run(settings: ServiceSettings, groups: Sequence[Group], prefixes: Mapping[st
     stopping = threading.Event()
 
     def stop(*_: object) -> None:
+        # Ray's own handler of SIGTERM, if it was the first, has set an alarm of three seconds that
+        # would abort the process.
+        signal.alarm(0)
         stopping.set()
 
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, stop)
+    def listen() -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, stop)
+
+    listen()
     ray.init(
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
         logging_level=logging.WARNING,
         log_to_driver=True,
     )
+    listen()  # in the place of what Ray has put there
     metrics = metrics_folder()
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})

@@ -75,6 +75,14 @@ def test_a_log_that_cant_be_written_stops_nothing(tiny: Path, before: str) -> No
         assert started.poll() is None
 
 
+def test_each_request_has_a_line_in_the_log(tiny: Path) -> None:
+    with process(tiny) as (url, started):
+        assert httpx.post(f"{url}/v1/completions", json=BODY).status_code == 200
+        started.send_signal(signal.SIGINT)
+        _, log = started.communicate(timeout=30)
+    assert "route=/v1/completions status=200" in log.decode()
+
+
 def test_more_connections_than_descriptors_stop_nothing(tiny: Path) -> None:
     with process(tiny, before="ulimit -n 64;") as (url, started), ExitStack() as held:
         port = int(url.rpartition(":")[2])
