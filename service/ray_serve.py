@@ -55,8 +55,8 @@ ENVIRONMENT: dict[str, str] = {
     # Ctrl-C should not take half a minute where nothing but this process balances load.
     MIN_DRAINING: "1",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
-    # Three failed checks and HAProxy is replaced: six seconds after it died, not thirty.
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+    # Three failed checks and HAProxy is replaced: three seconds after it died, not thirty.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # On a busy machine its process takes more than Ray's five seconds to start: it would be killed
     # and started again, and never be there.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
