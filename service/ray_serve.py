@@ -98,7 +98,7 @@ def build(args: Mapping[str, Any]) -> Any:
         name=DEPLOYMENT,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         user_config=Models(models=group.models).as_config(),
-        health_check_period_s=5,
+        health_check_period_s=2,
         graceful_shutdown_timeout_s=replica_timeout_s(settings.drain_timeout_s),
         # The application's own log has a line for each request already.
         logging_config={"enable_access_log": False},

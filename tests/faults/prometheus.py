@@ -65,8 +65,9 @@ class Watch:
         now_firing: set[str] = set()
         with httpx.Client(timeout=5) as client:
             while not self._over.wait(POLL_S):
-                with suppress(httpx.TransportError):
-                    found = firing(client.get(f"{self.url}/api/v1/alerts").json())
+                with suppress(httpx.HTTPError):
+                    answer = client.get(f"{self.url}/api/v1/alerts").raise_for_status()
+                    found = firing(answer.json())
                     at = time.monotonic()
                     for name in found - now_firing:
                         self.fired.setdefault(name, []).append(at)
@@ -139,8 +140,9 @@ def wait_for_scrapes(url: str, process: subprocess.Popen[bytes], log: Path) -> N
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
-        with suppress(httpx.TransportError):
-            found = httpx.get(f"{url}/api/v1/targets").json()["data"]["activeTargets"]
+        with suppress(httpx.HTTPError):  # it says 503 until it has started
+            answer = httpx.get(f"{url}/api/v1/targets").raise_for_status()
+            found = answer.json()["data"]["activeTargets"]
             if found and all(target["health"] == "up" for target in found):
                 return
         time.sleep(0.2)
