@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,8 @@ class Watch:
     fired: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     """When each began to fire, the newest last."""
     cleared: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    unquiet: set[str] = field(default_factory=set[str])
+    """Those that fire now, or are about to."""
     _over: threading.Event = field(default_factory=threading.Event)
 
     def look(self) -> None:
@@ -67,7 +69,8 @@ class Watch:
             while not self._over.wait(POLL_S):
                 with suppress(httpx.HTTPError):
                     answer = client.get(f"{self.url}/api/v1/alerts").raise_for_status()
-                    found = firing(answer.json())
+                    found = alerts_in(answer.json(), {"firing"})
+                    self.unquiet = alerts_in(answer.json(), {"firing", "pending"})
                     at = time.monotonic()
                     for name in found - now_firing:
                         self.fired.setdefault(name, []).append(at)
@@ -78,22 +81,13 @@ class Watch:
     def end(self) -> None:
         self._over.set()
 
-    @property
-    def firing(self) -> set[str]:
-        """Those that have begun more often than they have ended."""
-        return {
-            name
-            for name, times in self.fired.items()
-            if len(times) > len(self.cleared.get(name, ()))
-        }
 
-
-def firing(answer: Mapping[str, Any]) -> set[str]:
-    """Names of the alerts that fire, of an answer of `/api/v1/alerts`."""
+def alerts_in(answer: Mapping[str, Any], states: Set[str]) -> set[str]:
+    """Names of the alerts that are in one of `states`, of an answer of `/api/v1/alerts`."""
     return {
         alert["labels"]["alertname"]
         for alert in answer["data"]["alerts"]
-        if alert["state"] == "firing"
+        if alert["state"] in states
     }
 
 

@@ -122,9 +122,9 @@ class Scene:
         return found
 
     def wait_for_quiet(self) -> None:
-        """Until no alert fires."""
+        """Until no alert fires or is about to."""
         self.wait_for(
-            lambda: not self.watch.firing, "alerts did not clear", lambda: self.watch.firing
+            lambda: not self.watch.unquiet, "alerts did not clear", lambda: self.watch.unquiet
         )
 
     def wait_for(
