@@ -9,6 +9,8 @@
 #   make page                build the page of /inspect from its sources (needs node and npm)
 #   make fuzz                thousands of requests of every shape that the schema tells of, or doesn't
 #   make conformance         every client against the default models; writes docs/conformance.md
+#   make faults              what docs/faults.md tells of, done to the service under load: minutes,
+#                            and best as root (namespaces, small disks); writes its figures there
 #   make load                half a minute of mixed load on port 8000, or on a service of its own
 #   make capacity            knees, growth and replicas, a quarter of an hour; writes docs/capacity.md
 #   make bench               ours against every peer; writes docs/benchmarks.md
@@ -26,13 +28,14 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c const
 TORCH := $(shell grep -E '^torch==' constraints.txt)
 
 # Debian packages that some tests and load tests use: WordNet's glosses (supersense), a light HTTP
-# load generator, `ss` (which ports listen), Prometheus with promtool, and a browser. kubectl, which renders the manifests where it is
+# load generator, `ss` and `ip` (which ports listen; a network of one's own), Prometheus with
+# promtool, a clock that jumps, and a browser. kubectl, which renders the manifests where it is
 # found, is not among them: Debian 12 has a version too old for these kustomizations.
-TOOLS := wordnet-base wrk iproute2 prometheus chromium
+TOOLS := wordnet-base wrk iproute2 prometheus faketime chromium
 
 .PHONY: help setup setup-tools serve supersense g2p tiny-lm translation definitions \
 	supersense-whole test test-image check page check-page fuzz conformance bench bench-ray \
-	bench-prompts load capacity monitor clean
+	bench-prompts faults load capacity monitor clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -208,6 +211,10 @@ bench-ray: $(VENV)/.test
 
 bench-prompts: $(VENV)/.test
 	@$(BIN)/python -m loadtests.long_prompts $(ARGS)
+
+faults: $(VENV)/.test
+	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
+	@$(BIN)/python -m tests.faults
 
 load: $(VENV)/.test
 	@$(BIN)/python -m loadtests.load $(ARGS)

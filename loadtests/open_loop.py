@@ -36,32 +36,37 @@ async def offer(
     seconds: float,
     seed: int,
     answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    started: float | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> list[Row]:
     """Offer `requests` round and round at `rate` a second; wait for every answer.
 
     Each comes by a connection of its own, whose making is part of its latency. One that is not
-    answered within `answer_timeout_s` counts as broken. Gives the rows by when they were due.
+    answered within `answer_timeout_s` counts as broken, and its error names the reason. `started`
+    is the zero of the clock (`time.perf_counter`), now if it isn't given; nothing more is offered
+    once `is_over` says so. Gives the rows by when they were due.
     """
     rows: list[Row] = []
-    started = time.perf_counter()
+    zero = time.perf_counter() if started is None else started
 
     def clock() -> float:
-        return time.perf_counter() - started
+        return time.perf_counter() - zero
 
     async def one(due: float, request: Request) -> None:
         lag = max(0.0, clock() - due)  # a sleep may end a moment early
-        row: Row | None = None
-        with suppress(OSError, asyncio.IncompleteReadError, ResponseNotUnderstood, TimeoutError):
+        try:
             async with asyncio.timeout(answer_timeout_s):
                 row = await ask_once(host, port, request, clock, due, lag)
-        if row is None:
-            row = Row(request.task, due, lag, clock() - due, BROKEN)
+        except (OSError, asyncio.IncompleteReadError, ResponseNotUnderstood) as error:
+            row = Row(request.task, due, lag, clock() - due, BROKEN, error=type(error).__name__)
         rows.append(row)
 
     async with asyncio.TaskGroup() as group:
         upcoming = cycle(requests)
         for due in arrivals(rate, seconds, seed):
             await asyncio.sleep(due - clock())
+            if is_over():
+                break
             group.create_task(one(due, next(upcoming)))
     return sorted(rows, key=lambda row: row.due_s)
 

@@ -47,13 +47,14 @@ def serve(
     start_timeout_s: float = 600.0,
     program: str | None = None,
     settings: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[Running]:
-    """Run `anatomy serve` with `arguments` on a free port of the loopback until the block ends.
+    """Run `anatomy serve` with `arguments` on the loopback until the block ends.
 
-    `program` is another installation's `anatomy`, `settings` are variables of its environment
-    beside those that are there.
+    Its port is a free one, unless `port` names it. `program` is another installation's `anatomy`,
+    `settings` are variables of its environment beside those that are there.
     """
-    port = free_port()
+    port = port or free_port()
     command = [program or anatomy_program(), "serve", *arguments, "--port", str(port)]
     # The service refuses ANATOMY_ variables that it doesn't know; these are the load tests' own.
     environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}

@@ -42,6 +42,7 @@ from service.metrics_table import (
     REFUSALS,
     REFUSALS_OF_A_MODEL,
     REPLICAS,
+    REPLICAS_DIED,
     REQUEST_DURATION,
     REQUESTS,
     ROWS,
@@ -202,10 +203,19 @@ class Metrics:
         Reads files where they are shared: not for the event loop.
         """
         self._sample()
-        text = generate_latest(self._registry) if self._shared is None else self._shared.read()
+        if self._shared is None:
+            text = generate_latest(self._registry)
+        else:
+            self._count(REPLICAS_DIED, by=self._shared.forget_dead())
+            text = self._shared.read()
         for name in WITHOUT_TOTAL:
             text = text.replace(f"{name}_total".encode(), name.encode())
         return text
+
+    def end(self) -> None:
+        """This process ends because it was asked to; it counts until then."""
+        if self._shared is not None:
+            self._shared.end()
 
     @asynccontextmanager
     async def kept_fresh(self) -> AsyncGenerator[None]:

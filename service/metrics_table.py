@@ -190,6 +190,10 @@ MODEL_INFO = gauge(
 )  # fmt: skip
 MODEL_LOADS = counter("anatomy_model_loads_total", "Times that a model was loaded.", MODEL)
 REPLICAS = gauge("anatomy_replicas", "Processes that serve, of those that share this page.")
+REPLICAS_DIED = counter(
+    "anatomy_replicas_died_total",
+    "Of them, those that ended without having been asked to: killed, out of memory, crashed.",
+)
 LOST_LINES = counter(
     "anatomy_log_lines_lost_total", "Lines of the log that nobody took: its reader stalled or left."
 )
@@ -209,7 +213,7 @@ TABLE: Mapping[str, tuple[Metric, ...]] = {
         PROMPT_TOKENS, GENERATION_TOKENS, FINISHED, PREFIX_HITS, PREFIX_TOKENS,
         RUNNING, WAITING, CACHE_USE, SLOTS_IN_USE, SLOTS,
     ),
-    "Models and processes": (MODEL_INFO, MODEL_LOADS, REPLICAS, LOST_LINES),
+    "Models and processes": (MODEL_INFO, MODEL_LOADS, REPLICAS, REPLICAS_DIED, LOST_LINES),
 }  # fmt: skip
 ROWS = tuple(metric for rows in TABLE.values() for metric in rows)
 

@@ -55,8 +55,8 @@ ENVIRONMENT: dict[str, str] = {
     # Ctrl-C should not take half a minute where nothing but this process balances load.
     MIN_DRAINING: "1",
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
-    # Three failed checks and HAProxy is replaced: six seconds after it died, not thirty.
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+    # Three failed checks and HAProxy is replaced: three seconds after it died, not thirty.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # On a busy machine its process takes more than Ray's five seconds to start: it would be killed
     # and started again, and never be there.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
@@ -98,7 +98,7 @@ def build(args: Mapping[str, Any]) -> Any:
         name=DEPLOYMENT,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         user_config=Models(models=group.models).as_config(),
-        health_check_period_s=5,
+        health_check_period_s=2,
         graceful_shutdown_timeout_s=replica_timeout_s(settings.drain_timeout_s),
         # The application's own log has a line for each request already.
         logging_config={"enable_access_log": False},

@@ -1,7 +1,8 @@
 """One replica of a model group: its application, and its models as they change. Knows no Ray."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -44,10 +45,17 @@ class Replica:
             self._settings,
             self._metrics,
             tracer=tracer_of(self._settings),
-            lifespan=self.models.closing,
+            lifespan=self._ending,
             control=self._control,
         )
         return UnderPrefix(app, self._prefix)
+
+    @asynccontextmanager
+    async def _ending(self) -> AsyncGenerator[None]:
+        """Closes its models after the last request; one that is killed doesn't come here."""
+        async with self.models.closing():
+            yield
+            self._metrics.end()
 
     async def reconfigure(self, config: Models) -> None:
         """Serve the models of `config`.

@@ -2,10 +2,7 @@
 
 import ast
 import copy
-import functools
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,8 @@ from pydantic import BaseModel
 from service.draining import MIN_DRAINING, TOLD_S, pod_timeout_s, replica_timeout_s
 from service.serve_config import arguments
 from service.settings import ServiceSettings
+from tests.support.manifests import KUBERNETES, ROOT, render
 
-ROOT = Path(__file__).resolve().parents[2]
-KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.parent for path in (KUBERNETES / "overlays").glob("*/kustomization.yaml"))
 WITH_RAY = [folder for folder in OVERLAYS if folder.name != "plain"]
 HAPROXY_FLAGS = {
@@ -28,27 +24,6 @@ HAPROXY_FLAGS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED",
     "RAY_SERVE_HAPROXY_NBTHREAD",
 }
-
-
-@functools.cache
-def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.fail(f"{' '.join(command)}: {done.stderr}")
-    return done.stdout
-
-
-def read_documents(text: str) -> list[dict[str, Any]]:
-    return [document for document in yaml.safe_load_all(text) if document is not None]
-
-
-def render(folder: Path) -> list[dict[str, Any]]:
-    """The objects of a kustomization, as they would be applied."""
-    renderers = {"kubectl": ["kubectl", "kustomize"], "kustomize": ["kustomize", "build"]}
-    for program, command in renderers.items():
-        if shutil.which(program):
-            return read_documents(run(*command, str(folder)))
-    pytest.skip("neither kubectl nor kustomize is on PATH to render the overlays")
 
 
 @pytest.fixture(params=OVERLAYS, ids=lambda folder: folder.name)

@@ -27,6 +27,9 @@ metrics.watch_queue("m", lambda: waiting[0])
 metrics.loaded("m")
 metrics.watch_model("m", "embed", "fp32", "cpu")
 for line in sys.stdin:
+    if line == "end\\n":
+        metrics.end()
+        sys.exit()
     asked = json.loads(line)
     waiting[0] = asked["waiting"]
     for _ in range(asked["requests"]):
@@ -49,6 +52,13 @@ class Replica:
         page: str = json.loads(self.process.stdout.readline())
         rows = [line.rpartition(" ") for line in page.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in rows}
+
+    def end(self) -> None:
+        """As one that was asked to."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("end\n")
+        self.process.stdin.flush()
+        self.process.wait(10)
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -112,6 +122,18 @@ def test_whichever_replica_is_asked_answers_for_all_and_the_dead_leave_only_what
             assert seen[REQUESTS] == 7
             assert seen[QUEUE] == 0
             assert seen["anatomy_replicas"] == 1
+
+
+def test_one_that_was_not_asked_to_end_is_counted_once(tmp_path: Path) -> None:
+    died = "anatomy_replicas_died_total"
+    with replicas(tmp_path / "shared", 4) as (first, second, third, fourth):
+        assert all(each.counts()[died] == 0 for each in (first, second, third, fourth))
+        first.kill()
+        second.end()
+        assert [third.counts()[died], fourth.counts()[died], third.counts()[died]] == [1, 1, 1]
+        assert third.counts()["anatomy_replicas"] == 2
+        third.kill()
+        assert fourth.counts()[died] == 2
 
 
 def test_a_folder_that_is_named_too_late_is_refused(tmp_path: Path) -> None:
