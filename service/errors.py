@@ -22,6 +22,10 @@ class TooManyTokens(InvalidRequest):
     """An input longer than the model takes; the message has both counts."""
 
 
+class SchemaTooComplex(InvalidRequest):
+    """A schema that can't be followed within bounds, which may show when the text has begun."""
+
+
 class InspectionOff(AnatomyError):
     """The model can't be looked into, for nobody switched that on; the message says how."""
 

@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias, cast
 
-from service.engines.constraint import WRITTEN
+from service.engines.constraint import HEAD, as_written
 from service.engines.text import overlap
 
 JsonSchema: TypeAlias = Mapping[str, Any]
@@ -105,7 +105,7 @@ class Grammar:
         rules.append(f"TEXT: {text}")
         if self._begins_in_text:
             rules.append(f"head[lazy]: TEXT {_literal(style.begin)}")
-        return "%llguidance {}\n" + "\n".join(rules) + "\n"
+        return HEAD + "\n".join(rules) + "\n"
 
     @property
     def _begins_in_text(self) -> bool:
@@ -131,11 +131,6 @@ class Grammar:
             return _literal(text)
         before, _, behind = text.partition(marker)
         return f"{_literal(before)} <[{self.special[marker]}]> {_literal(behind)}"
-
-
-def as_written(schema: JsonSchema) -> JsonSchema:
-    """A schema within a grammar, that says how its JSON is written."""
-    return {**schema, "x-guidance": WRITTEN}
 
 
 def _literal(text: str) -> str:

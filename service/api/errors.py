@@ -22,6 +22,7 @@ from service.errors import (
     NotFinite,
     NotReady,
     Overloaded,
+    SchemaTooComplex,
     TooManyTokens,
     UnknownModel,
     UnusableModel,
@@ -51,6 +52,10 @@ ANSWERS: tuple[tuple[type[AnatomyError], Answer], ...] = (
     (
         TooManyTokens,
         Answer(400, "invalid_request_error", "context_length_exceeded", 413, "Validation"),
+    ),
+    (
+        SchemaTooComplex,
+        Answer(400, "invalid_request_error", "schema_too_complex", 422, "Validation"),
     ),
     (InvalidRequest, Answer(400, "invalid_request_error", "invalid_value", 422, "Validation")),
     (UnknownModel, Answer(404, "invalid_request_error", "model_not_found", 424, "Backend")),

@@ -9,13 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from model_core.tokenization import Tokenizer
+from service.api.errors import answer_to
 from service.engines.constraint import Schema, Schemas, allowed
 from service.engines.generation import GenerationEngine
 from service.engines.sampling import Sampler
 from service.engines.scheduler import Scheduler
 from service.engines.search import Rules
 from service.engines.slots import Slots
-from service.errors import EngineFailure, InvalidRequest
+from service.errors import EngineFailure, InvalidRequest, SchemaTooComplex
 from service.messages import FinishReason, Floats, Sampling
 from tests.support.decoders import ToyDecoder, letter_tokenizer
 from tests.support.engines import Ledger, tokens_of
@@ -120,8 +121,10 @@ def test_scores_of_what_may_come_are_the_models_own(schemas: Schemas) -> None:
 
 def test_a_token_that_may_not_come_ends_the_generation(schemas: Schemas) -> None:
     place = schemas.compile({"enum": ["a"]}, field="schema").start()
-    with pytest.raises(EngineFailure, match="can't be followed"):
+    with pytest.raises(SchemaTooComplex, match="schema can't be followed") as caught:
         place.follow(ord("x"))
+    assert caught.value.field == "schema"
+    assert answer_to(caught.value).status == 400
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,11 @@ def test_what_is_no_schema_is_refused_by_name(schemas: Schemas, schema: dict[str
     with pytest.raises(InvalidRequest, match=r"^the_field") as caught:
         schemas.compile(schema, field="the_field")
     assert caught.value.field == "the_field"
+
+
+def test_what_is_wrong_with_a_pattern_is_told_to_the_end(schemas: Schemas) -> None:
+    with pytest.raises(InvalidRequest, match=r"unclosed group$"):
+        schemas.compile({"type": "string", "pattern": "("}, field="schema")
 
 
 def test_bits_beyond_a_mask_are_not_allowed() -> None:
