@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from export.artifact import MANIFEST, Artifact, Precision, digests, read_manifest, sha256
+from model_core.checkpoints.errors import CheckpointError
+from model_core.checkpoints.sources import check
 
 EXPORTER_VERSION = "5"
 """Part of every cache key: raise it when what is written changes."""
@@ -67,6 +69,15 @@ def trunk_of(model: str) -> str:
 def is_embedded(model: str) -> bool:
     """Whether `model` is the name of an embedded model or of a head that rides on one."""
     return trunk_of(model) in EMBEDDED
+
+
+def fault_of_source(model: str) -> str | None:
+    """Why no export of `model` can succeed, as far as that is seen without torch or a network."""
+    try:
+        check(recipe(model).source)
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from export.artifact import MANIFEST, Artifact, ArtifactError, Precision, read_manifest
@@ -124,7 +125,9 @@ def with_progress(name: str, work: Callable[[Report], Made]) -> Made:
 
             return work(report)
     except EXPECTED_ERRORS as error:
-        console.print(f"[red]error:[/] {error}", highlight=False)
+        # One line, however long: whoever runs the exporter looks for it.
+        line = " ".join(str(error).split())
+        console.print(f"[red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("[yellow]stopped;[/] nothing was written")

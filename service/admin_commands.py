@@ -31,6 +31,8 @@ Context = Annotated[int | None, typer.Option(help="Tokens of a slot: prompt and 
 Threads = Annotated[int | None, typer.Option(help="Threads of its session.")]
 Digest = Annotated[str | None, typer.Option(
     help="SHA-256 of the artifact's manifest.json; another one is refused.")]  # fmt: skip
+AllowLoss = Annotated[bool, typer.Option(
+    "--allow-loss", help="Even if names vanish or change their task.")]  # fmt: skip
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -65,12 +67,14 @@ def swap(
     slots: Slots = None,
     max_context: Context = None,
     digest: Digest = None,
+    allow_loss: AllowLoss = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Serve another model in the place of one, under its name; requests that run finish."""
     with expected_errors():
         asked = spec(source, name=name, precision=precision, threads=threads, slots=slots,
-                     max_context=max_context, digest=digest)  # fmt: skip
+                     max_context=max_context, digest=digest,
+                     allow_loss=allow_loss or None)  # fmt: skip
         show(ask("PUT", url, f"/{served}", asked))
 
 

@@ -141,6 +141,18 @@ class ServiceFile(ServiceSettings):
         require_known(cast("dict[object, object]", given), tuple(cls.model_fields))
         return given
 
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _require_a_group(cls, given: object) -> object:
+        if given == ():
+            return given  # the default: a file has lists alone
+        if not isinstance(given, list) or not given:
+            raise ValueError(
+                f"a list of groups is accepted, one at least (got {given!r}); without the key "
+                "`models` are one group at /"
+            )
+        return tuple(cast("list[object]", given))
+
     @model_validator(mode="after")
     def _require_groups_apart(self) -> Self:
         for what in ("name", "prefix"):

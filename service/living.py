@@ -10,7 +10,7 @@ import asyncio
 import gc
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -40,11 +40,11 @@ class Control(Protocol):
         """The names that each model is served under, its own first."""
         ...
 
-    async def change(self, base: Wanted, wanted: Wanted) -> None:
+    async def change(self, base: Wanted, wanted: Wanted, *, keep: bool = False) -> None:
         """Serve `wanted` in the place of `base`; returns when every replica does.
 
-        Raises `UnusableModel`, and `Conflict` where another change came first; then what was
-        served is served still.
+        Raises `UnusableModel`, and `Conflict` where another change came first, or where with `keep`
+        a name would vanish or have another task; then what was served is served still.
         """
         ...
 
@@ -137,13 +137,16 @@ class ModelGroup:
         """Texts that wait for a batch, and generations that run or wait."""
         return sum(loaded.at_hand() for loaded in self._live.values())
 
-    async def stage(self, base: Wanted, wanted: Wanted, change: str) -> list[str]:
+    async def stage(
+        self, base: Wanted, wanted: Wanted, change: str, *, keep: bool = False
+    ) -> list[str]:
         """Load what is new in `wanted` beside what is served, for `change` to be applied or
         discarded; gives the names that will be served. May be asked again for the same change.
 
-        Raises `Conflict` if `base` isn't what is served, another change is under way, or two
-        models have one name, and `UnusableModel` for a model that can't be loaded or doesn't
-        reproduce its golden outputs. Then nothing is staged.
+        Raises `Conflict` if `base` isn't what is served, another change is under way, two models
+        have one name, or with `keep` a name would vanish or have another task; `UnusableModel` for
+        a model that can't be loaded or doesn't reproduce its golden outputs. Then nothing is
+        staged.
         """
         if self._change not in (None, change):
             raise Conflict("another change of the models is under way; try again after it")
@@ -164,6 +167,8 @@ class ModelGroup:
                 raise Conflict(
                     f"two models would be called {', '.join(twice)}; give one a name of its own"
                 )
+            if keep:
+                require_kept(self._live.values(), [self._found(spec) for spec in wanted])
         except BaseException:
             await self.discard(change)
             raise
@@ -223,10 +228,10 @@ class ModelGroup:
 
     # Control, of this process alone ----------------------------------------------------------
 
-    async def change(self, base: Wanted, wanted: Wanted) -> None:
+    async def change(self, base: Wanted, wanted: Wanted, *, keep: bool = False) -> None:
         """Serve `wanted` in the place of `base`. Raises `UnusableModel`, `Conflict`."""
         change = uuid.uuid4().hex
-        await self.stage(base, wanted, change)
+        await self.stage(base, wanted, change, keep=keep)
         await self.apply(wanted)
 
     async def replicas(self) -> list[dict[str, Any]]:
@@ -306,6 +311,23 @@ def names_of(loaded: Loaded) -> list[str]:
     """What a model is served as, its own name first."""
     names = [model.card.name for model in loaded.served]
     return sorted(names, key=lambda name: name != loaded.name)
+
+
+def require_kept(served: Iterable[Loaded], wanted: Iterable[Loaded]) -> None:
+    """Raises `Conflict` for a name of `served` that `wanted` lack, or has for another task."""
+    tasks = {model.card.name: model.card.task for it in wanted for model in it.served}
+    lost = [
+        f"{card.name} ({card.task.value}"
+        + (f"; it would be {tasks[card.name].value})" if card.name in tasks else ")")
+        for card in (model.card for it in served for model in it.served)
+        if tasks.get(card.name) is not card.task
+    ]
+    if lost:
+        raise Conflict(
+            f"no longer served would be: {', '.join(lost)}; if that is meant, send "
+            '"allow_loss": true (`anatomy swap --allow-loss`)',
+            field="source",
+        )
 
 
 def told_of(spec: ModelSpec) -> dict[str, Any]:

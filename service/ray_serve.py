@@ -165,13 +165,13 @@ class EveryReplica:
         """What each replica says of its models."""
         return await self._ask_all("told")
 
-    async def change(self, base: Wanted, wanted: Wanted) -> None:
+    async def change(self, base: Wanted, wanted: Wanted, *, keep: bool = False) -> None:
         """Serve `wanted` in the place of `base`, everywhere. Raises `UnusableModel`, `Conflict`."""
         change = uuid.uuid4().hex
         try:
             # Here first: what can't be used is refused before anybody else looks at it, and what
             # has to be exported is there for the replicas that have the same disk.
-            names = await self._here.stage(base, wanted, change)
+            names = await self._here.stage(base, wanted, change, keep=keep)
             raise_refusal(await self._ask_all("stage", as_json(base), as_json(wanted), change))
             await asyncio.to_thread(deploy, app_name(), wanted, names)
         except BaseException:

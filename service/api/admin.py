@@ -7,7 +7,7 @@ served is served still, or it holds in every replica when the answer comes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +24,14 @@ class ModelBody(ModelSpec, bodies.RequestBody):
     """A model to load, or to swap another for."""
 
 
+class SwapBody(ModelBody):
+    """A model to swap another for."""
+
+    allow_loss: bool = Field(
+        False, description="Swap even if names are then served no more, or have another task."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Admin:
     """Handlers of the routes that change which models are served."""
@@ -35,7 +43,7 @@ class Admin:
         """The routes of admins."""
         group, one = "Administration", "/admin/models/{name:path}"
         changes = (Conflict, NotReady, UnusableModel)
-        swaps = Description(group, State, ModelBody, (*READS_BODY, UnknownModel, *changes))
+        swaps = Description(group, State, SwapBody, (*READS_BODY, UnknownModel, *changes))
         unloads = Description(group, State, raises=(UnknownModel, *changes))
         return [
             get("/admin/models", self.models, group=group, answer=State, raises=(NotReady,)),
@@ -58,7 +66,8 @@ class Admin:
 
     async def load(self, request: Request) -> Response:
         """`POST /admin/models`: serve one more. 409 if its name is taken."""
-        spec, wanted = await self._asked(request), self.control.wanted
+        body = await bodies.read(request, ModelBody, self.limits)
+        spec, wanted = spec_of(body), self.control.wanted
         if any(spec.label in self._names(served) for served in wanted):
             raise Conflict(
                 f"a model {spec.label!r} is served already; PUT /admin/models/{spec.label} swaps "
@@ -69,14 +78,16 @@ class Admin:
         return await self._state()
 
     async def swap(self, request: Request) -> Response:
-        """`PUT /admin/models/{name}`: serve another in the place of one, under its name."""
+        """`PUT /admin/models/{name}`: serve another in the place of one, under its name. 409 if a
+        name would vanish or change its task, unless the request allows it."""
         base = self.control.wanted
         place = self._place(base, request.path_params["name"])
-        spec, wanted = await self._asked(request), list(base)
+        body = await bodies.read(request, SwapBody, self.limits)
+        spec, wanted = spec_of(body), list(base)
         if spec.name is None:
             spec = spec.model_copy(update={"name": self._names(base[place])[0]})
         wanted[place] = spec
-        await self.control.change(base, tuple(wanted))
+        await self.control.change(base, tuple(wanted), keep=not body.allow_loss)
         return await self._state()
 
     async def unload(self, request: Request) -> Response:
@@ -87,13 +98,6 @@ class Admin:
             raise Conflict("it is the only model; a service without one would not answer anything")
         await self.control.change(base, (*base[:place], *base[place + 1 :]))
         return await self._state()
-
-    async def _asked(self, request: Request) -> ModelSpec:
-        body = await bodies.read(request, ModelBody, self.limits)
-        try:
-            return ModelSpec.model_validate(body.model_dump())
-        except ValidationError as error:
-            raise InvalidRequest(str(error)) from error
 
     def _place(self, wanted: Wanted, name: str) -> int:
         """Where the model `name` is, by its own name or by one that it is served as."""
@@ -113,3 +117,11 @@ class Admin:
             for spec in self.control.wanted
         ]
         return json_response({"models": models, "replicas": await self.control.replicas()})
+
+
+def spec_of(body: ModelBody) -> ModelSpec:
+    """The model that a request asks for."""
+    try:
+        return ModelSpec.model_validate(body.model_dump(include=set(ModelSpec.model_fields)))
+    except ValidationError as error:
+        raise InvalidRequest(str(error)) from error

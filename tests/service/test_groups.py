@@ -135,3 +135,13 @@ def test_the_schema_has_every_key_with_a_description() -> None:
 
 def test_an_extra_head_is_served_by_its_trunk() -> None:
     assert ModelSpec(source="supersense").source == "minilm"
+
+
+@pytest.mark.parametrize("value", ["[]", "", "minilm"])
+def test_no_group_at_all_is_refused_rather_than_the_default_served(
+    tmp_path: Path, value: str
+) -> None:
+    path = tmp_path / "none.yaml"
+    path.write_text(f"groups: {value}\n")
+    with pytest.raises(SettingsFileError, match="groups: a list of groups is accepted, one at"):
+        groups.read(path, {})

@@ -259,3 +259,22 @@ async def test_the_memory_of_an_unloaded_model_is_free_without_the_collector(
         await group.change(group.wanted, (another(folder, "tiny"),))
         await until(lambda: not group.told()["draining"], "the old one has ended")
         await until(lambda: engine() is None, "its engine is let go of")
+
+
+async def test_a_swap_that_would_lose_a_name_is_refused_and_names_it(folder: Path) -> None:
+    async with running(folder) as group:
+        first = group.wanted
+        with pytest.raises(Conflict, match=r"no longer served would be: tiny \(generate\)"):
+            await group.change(first, (another(folder),), keep=True)
+        assert names(group) == ["tiny"]
+        await group.change(first, (another(folder, "tiny"),), keep=True)
+        await group.change(group.wanted, (another(folder),))
+        assert names(group) == ["other"]
+
+
+async def test_more_context_than_a_model_has_is_refused(folder: Path) -> None:
+    async with running(folder) as group:
+        first = group.wanted
+        with pytest.raises(UnusableModel, match=r"max_context is 1000000; tiny takes \d+ tokens"):
+            await group.change(first, (*first, another(folder, max_context=1000000)))
+        assert names(group) == ["tiny"]

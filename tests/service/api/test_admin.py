@@ -34,6 +34,7 @@ class FakeControl:
     def __init__(self, refusal: Exception | None = None) -> None:
         self.wanted: Wanted = BOTH
         self.refusal = refusal
+        self.kept = False
 
     def names(self) -> Mapping[ModelSpec, Sequence[str]]:
         return {spec: self.of(spec) for spec in self.wanted}
@@ -41,8 +42,9 @@ class FakeControl:
     def of(self, spec: ModelSpec) -> list[str]:
         return ["one", "head"] if spec == ONE else [spec.label]
 
-    async def change(self, base: Wanted, wanted: Wanted) -> None:
+    async def change(self, base: Wanted, wanted: Wanted, *, keep: bool = False) -> None:
         assert base == self.wanted
+        self.kept = keep
         if self.refusal is not None:
             raise self.refusal
         self.wanted = wanted
@@ -134,6 +136,18 @@ async def test_a_swap_takes_the_place_and_the_name(keys: dict[str, Path], name: 
     answer = await asked(control, keys, "PUT", f"/admin/models/{name}", {"source": "/models/new"})
     assert answer.status_code == 200
     assert control.wanted == (ModelSpec(source="/models/new", name="one"), TWO)
+
+
+async def test_a_swap_keeps_names_and_tasks_unless_the_request_says_otherwise(
+    keys: dict[str, Path],
+) -> None:
+    control = FakeControl()
+    for more, kept in (({}, True), ({"allow_loss": True}, False)):
+        body = {"source": "/models/new", **more}
+        answer = await asked(control, keys, "PUT", "/admin/models/one", body)
+        assert (answer.status_code, control.kept) == (200, kept)
+        assert control.wanted == (ModelSpec(source="/models/new", name="one"), TWO)
+        control.wanted = BOTH
 
 
 async def test_a_model_is_taken_away_by_its_name_but_the_last_one_stays(
