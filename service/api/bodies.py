@@ -17,6 +17,10 @@ from service.errors import BodyTooLarge, InvalidRequest
 
 SHOWN_CHARACTERS = 60
 SHOWN_ERRORS = 3
+MOST_DEEP = 200
+"""Lists and objects within each other that pydantic's parser reads; it says so of more."""
+OF_PYDANTIC = re.compile("^[Vv]alue error, | after validation(, not .*)?$")
+"""What its messages have beside what is accepted."""
 # An error is noted for each unknown key, and a body of the largest size has room for a million:
 # that would hold the event loop for seconds. Lists stop at their first error by themselves.
 MAX_KEYS = 50_000
@@ -138,7 +142,13 @@ def _invalid_request(error: ValidationError) -> InvalidRequest:
 
 def _message(item: Any) -> str:
     field = _path(item["loc"])
-    kind, said = item["type"], item["msg"][0].lower() + item["msg"][1:]
+    kind, said = item["type"], OF_PYDANTIC.sub("", item["msg"])
+    said = said[0].lower() + said[1:]
+    if kind == "json_invalid" and "recursion limit" in item["ctx"]["error"]:
+        return (
+            "the body is nested too deeply: lists and objects within each other may be "
+            f"{MOST_DEEP} deep"
+        )
     if kind == "json_invalid":
         return f"the body is not valid JSON: {item['ctx']['error']}"
     if field is None:
@@ -166,7 +176,17 @@ def _path(location: Sequence[int | str]) -> str | None:
     return path or None
 
 
+class Shown(reprlib.Repr):
+    """Values as Python writes them, cut, but for what JSON has other words for."""
+
+    def repr_NoneType(self, _value: None, _level: int) -> str:  # noqa: N802 (the type's name)
+        return "null"
+
+    def repr_bool(self, value: bool, _level: int) -> str:
+        return "true" if value else "false"
+
+
 def _shortened(value: object) -> str:
     # Cut before it is written out: the value may be as large as the body.
-    shown = repr(value[:SHOWN_CHARACTERS]) if isinstance(value, str) else reprlib.repr(value)
+    shown = repr(value[:SHOWN_CHARACTERS]) if isinstance(value, str) else Shown().repr(value)
     return shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "…"

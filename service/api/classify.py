@@ -1,12 +1,14 @@
 """Classification: by a classifier, in the shape of vLLM's `/classify`, or over given labels."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import orjson
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -42,6 +44,17 @@ trained to tell a text's match from others (Reimers and Gurevych's MultipleNegat
 MOST_CHARACTERS = 1024
 MOST_SCORES = 2**18
 """Inputs times labels of a request: its answer has so many numbers."""
+
+
+def _require_different(labels: list[str]) -> list[str]:
+    twice = next((label for label, count in Counter(labels).items() if count > 1), None)
+    if twice is not None:
+        raise PydanticCustomError(
+            "duplicate_label", "{label} is there twice; labels differ", {"label": repr(twice[:60])}
+        )
+    return labels
+
+
 Label = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
 
 
@@ -54,9 +67,12 @@ class ClassifyBody(bodies.RequestBody):
 
     model: ModelName | None = None
     input: Texts = Field(description="Texts, or token ids that are used as they are.")
-    labels: Annotated[list[Label], STOP_AT_FIRST] | None = Field(
-        None, min_length=2, description="Classify over these, by an embedding model."
-    )
+    labels: (
+        Annotated[
+            list[Label], STOP_AT_FIRST, Field(min_length=2), AfterValidator(_require_different)
+        ]
+        | None
+    ) = Field(None, description="Classify over these, by an embedding model.")
     hypothesis_template: str | None = Field(
         None,
         max_length=MOST_CHARACTERS,

@@ -113,7 +113,7 @@ class OpenAIGeneration:
             require_few_scores(inputs.tokens * n * ((body.logprobs or 0) + 1))
         samplings = [completion_sampling(body, model, len(prompt)) for prompt in prompts]
         schema = await self._schema(request, body, model, samplings[0])
-        samplings = [replace(sampling, schema=schema) for sampling in samplings]
+        samplings = [held(sampling, schema) for sampling in samplings]
         prefixes = _texts(body.prompt, prompts, model) if body.echo else [""] * len(prompts)
         job = Job(
             model=model,
@@ -161,11 +161,12 @@ class OpenAIGeneration:
         sampling = chat_sampling(body, model, len(prompt))
         if tools is None:
             schema = await self._schema(request, body, model, sampling)
-            sampling = replace(sampling, schema=schema)
+            sampling = held(sampling, schema)
         else:
             schema = await self._calls(request, body, model, sampling, tools)
             shown = tuple(sorted(tools.special.values()))
-            sampling = replace(sampling, schema=schema, shown=shown)
+            sampling = replace(held(sampling, schema) if tools.required else sampling, shown=shown)
+            sampling = replace(sampling, schema=schema)
         job = Job(
             model=model,
             prompts=[prompt] * n,
@@ -280,6 +281,15 @@ def require_followable(model: GenerationModel, sampling: Sampling, wanted: str, 
             "it is complete",
             field=name,
         )
+
+
+def held(sampling: Sampling, schema: Followed | None) -> Sampling:
+    """The same, held to a schema if there is one.
+
+    Stop strings don't cut what is JSON alone: clients that send the same ones with each request
+    would get half of it.
+    """
+    return sampling if schema is None else replace(sampling, schema=schema, stop=())
 
 
 def followed_calls(model: GenerationModel, tools: Tools, grammar: Grammar) -> Followed:

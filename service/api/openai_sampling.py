@@ -1,5 +1,6 @@
 """From the sampling fields of OpenAI's bodies to `Sampling`: defaults, and checks over fields."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -20,7 +21,13 @@ def completion_sampling(body: CompletionsBody, model: GenerationModel, prompt: i
 
     What answers a source ends by itself, and may take all the room.
     """
-    room = _room(model, prompt, "prompt")
+    if body.max_tokens == 0 and not body.echo:
+        raise InvalidRequest(
+            "max_tokens is 0, which asks for the prompt alone and needs echo to be true; without "
+            "it 1 is the least",
+            field="max_tokens",
+        )
+    room = _room(model, prompt, "prompt", least=0 if body.max_tokens == 0 else 1)
     usual = room if model.card.generation.has_source else min(COMPLETION_MAX_TOKENS, room)
     max_tokens = usual if body.max_tokens is None else body.max_tokens
     found = _sampling(body, model, prompt, "max_tokens", max_tokens, body.logprobs)
@@ -57,12 +64,12 @@ def for_choice(sampling: Sampling, choice: int) -> Sampling:
     return replace(sampling, seed=(sampling.seed + choice) % SEEDS)
 
 
-def _room(model: GenerationModel, prompt: int, field: str) -> int:
+def _room(model: GenerationModel, prompt: int, field: str, least: int = 1) -> int:
     room = model.card.room(prompt)
-    if room < 1:
+    if room < least:
         raise TooManyTokens(
             f"{field} has {prompt} tokens; model {model.card.name!r} holds "
-            f"{model.card.max_tokens} with the continuation, which needs 1 at least",
+            f"{model.card.max_tokens} with the continuation, which needs {least} at least",
             field=field,
         )
     return room
@@ -164,7 +171,7 @@ def _refuse(body: SamplingBody, fields: Mapping[str, Sequence[object]], why: str
     for name, neutral in fields.items():
         value = getattr(body, name)
         if value is not None and value not in neutral:
-            raise InvalidRequest(f"{name} {value} {why}", field=name)
+            raise InvalidRequest(f"{name} {json.dumps(value)} {why}", field=name)
 
 
 def _stop(stop: str | list[str] | None) -> tuple[str, ...]:

@@ -225,7 +225,9 @@ class SamplingBody(RequestBody):
     )
     n: int | None = Field(None, ge=1, le=16, description="Continuations of each prompt.")
     stop: StopStrings | None = Field(
-        None, description="Up to 4 strings that end the text; they are not part of it."
+        None,
+        description="Up to 4 strings that end the text; they are not part of it, and don't cut "
+        "what response_format or a required call holds to a form.",
     )
     seed: int | None = Field(
         None, ge=-(2**63), le=INT64_MAX, description="The same seed gives the same text."
@@ -265,6 +267,12 @@ class CompletionsBody(SamplingBody):
     """`POST /v1/completions`."""
 
     prompt: Texts = Field(description="Texts, or token ids that are used as they are.")
+    max_tokens: int | None = Field(
+        None,
+        ge=0,
+        le=INT64_MAX,
+        description="Most tokens to generate; with echo 0 too, for the prompt alone.",
+    )
     echo: bool | None = Field(None, description="Begin the text with the prompt.")
     logprobs: int | None = Field(
         None, ge=0, le=20, description="Give log probabilities of this many of the likeliest."

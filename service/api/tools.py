@@ -122,7 +122,8 @@ def tools_of(body: ChatBody, model: GenerationModel) -> Tools | None:
         if kind != "object":
             field = f"tools[{place}].function.parameters"
             raise InvalidRequest(
-                f"{field}: its type is {kind!r:.60}; a function's arguments are an object",
+                f"{field}: its type is {json.dumps(kind)[:60]}; "
+                "a function's arguments are an object",
                 field=field,
             )
     return Tools(

@@ -38,6 +38,9 @@ of a step, or a whole one where the memory was never touched."""
 
 NOT_FINITE = "the model gave a value that is not finite"
 
+PROMPT_ALONE = Step((), (), (), reason=FinishReason.LENGTH)
+"""Of a request that wants no token, only what its prompt scores."""
+
 Clock = Callable[[], float]
 
 
@@ -249,7 +252,11 @@ class Running:
                 self._fail_not_finite(request)
                 continue
             try:
-                step = request.search.advance(logits[start:stop])
+                step = (
+                    request.search.advance(logits[start:stop])
+                    if request.sampling.max_tokens
+                    else PROMPT_ALONE
+                )
             except AnatomyError as error:  # a schema that can't be followed: this request's alone
                 self._fail(request, error)
                 continue

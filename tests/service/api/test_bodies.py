@@ -167,8 +167,8 @@ RAW_REFUSED = [
     (b"{", "JSON"),
     (b"\xff\xfe{}", "JSON"),
     (b'{"model": "embedder", "input": "\xed\xa0\x80"}', "JSON"),
-    (b'{"model": "embedder", "input": ' + b"[" * 100_000, "JSON"),
-    (b'{"model": "embedder", "input": ' + b"[" * 5000 + b"]" * 5000 + b"}", "JSON"),
+    (b'{"model": "embedder", "input": ' + b"[" * 100_000, "deep"),
+    (b'{"model": "embedder", "input": ' + b"[" * 5000 + b"]" * 5000 + b"}", "deep"),
     (b'{"model": "embedder", "input": [1' + b"0" * 5000 + b"]}", "JSON"),
     (b"[]", "object"),
     (b"null", "object"),
@@ -225,6 +225,41 @@ async def test_what_is_no_json_object_is_refused(
     answer = await post(client, "embeddings", content)
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("route", "fault", "said"),
+    [
+        (
+            "classify",
+            {"labels": []},
+            "labels: [] is not accepted; list should have at least 2 items",
+        ),
+        ("classify", {"labels": ["x", "y", "x"]}, "'x' is there twice"),
+        ("completions", {"n": True}, "n: true is not accepted; input should be a valid integer"),
+        ("completions", {"model": None}, "model: null is not accepted"),
+        ("completions", {"prompt": [None, False]}, "prompt: [null, false] is not accepted"),
+        ("completions", {"max_tokens": 0}, "needs echo to be true"),
+        ("completions", {"early_stopping": True}, "early_stopping true needs use_beam_search"),
+    ],
+)
+async def test_what_is_said_is_in_the_words_of_json(
+    client: AsyncClient, route: str, fault: dict[str, object], said: str
+) -> None:
+    answer = await client.post(f"/v1/{route}", json=good_body(route) | fault)
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 400
+    assert said in message
+    assert not any(word in message for word in ("after validation", "None", "True", "alue error"))
+
+
+async def test_a_body_may_be_200_deep_and_is_told_so(client: AsyncClient) -> None:
+    for depth, is_deep in ((200, False), (203, True)):
+        content = (
+            b'{"model": "embedder", "input": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+        )
+        message = (await post(client, "embeddings", content)).json()["error"]["message"]
+        assert ("nested too deeply" in message and "200 deep" in message) is is_deep, message
 
 
 @pytest.mark.parametrize("field", ["model", "input"])

@@ -409,6 +409,32 @@ async def test_what_doesnt_go_with_a_schema_is_refused_by_name(
     assert answer.json()["error"]["param"] == param
 
 
+@pytest.mark.parametrize("wanted", [None, {"type": "text"}, {"type": "json_object"}])
+async def test_stop_strings_dont_cut_what_is_held_to_a_form(wanted: object) -> None:
+    model = FakeGenerationModel()
+    body = {"model": "generator", "prompt": "a", "stop": ["{"], "response_format": wanted}
+    async with client_of(served(generator=model)) as client:
+        answer = await client.post("/v1/completions", json=body)
+    assert answer.status_code == 200
+    is_held = model.started[0].sampling.schema is not None
+    assert model.started[0].sampling.stop == (() if is_held else ("{",))
+    assert is_held is (wanted == {"type": "json_object"})
+
+
+async def test_a_prompt_can_be_scored_alone() -> None:
+    model = FakeGenerationModel(script=("",), max_tokens=2)
+    async with openai_of(served(generator=model)) as client:
+        answer = await client.completions.create(
+            model="generator", prompt=[*b"ab"], echo=True, logprobs=0, max_tokens=0
+        )
+    assert model.started[0].sampling.max_tokens == 0
+    assert answer.choices[0].text == "ab"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 0
+    assert answer.choices[0].logprobs is not None
+    assert answer.choices[0].logprobs.token_logprobs == [None, -2.0]
+
+
 async def test_log_probabilities_of_prompts_have_a_bound() -> None:
     async with client_of(served(generator=FakeGenerationModel(max_tokens=2048))) as client:
         body = {"model": "generator", "prompt": [97] * 2000, "echo": True, "max_tokens": 1}

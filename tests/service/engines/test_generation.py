@@ -79,6 +79,19 @@ async def test_a_prompts_tokens_have_their_log_probabilities(
     assert tokens == by_hand(decoder, prompt, 3)
 
 
+@pytest.mark.parametrize("scored", [True, False])
+async def test_no_token_may_be_wanted_and_the_prompt_is_scored(
+    engine: GenerationEngine, scored: bool
+) -> None:
+    wanted = Sampling(0, top_logprobs=0 if scored else None, prompt_logprobs=scored)
+    chunks = [chunk async for chunk in engine.generate([1, 2, 3], wanted)]
+    (chunk,) = chunks
+    assert (chunk.text, chunk.token_ids) == ("", ())
+    assert chunk.finish_reason is FinishReason.LENGTH
+    assert [item.token_id for item in chunk.prompt_logprobs] == ([2, 3] if scored else [])
+    await until(lambda: engine.running == 0, "the slot is free")
+
+
 async def test_a_prompt_with_a_logit_that_is_not_finite_fails_alone(
     engine: GenerationEngine,
 ) -> None:
