@@ -23,7 +23,7 @@ from tests.support.manifests import KUBERNETES, render
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
 PORT, DASHBOARD_PORT = 8000, 8265
-STARTED_WITHIN_S = 150.0
+STARTED_WITHIN_S = 300.0
 
 
 @pytest.fixture(scope="module")
