@@ -117,6 +117,11 @@ class Load:
         return max((later - earlier for earlier, later in pairwise(ends)), default=0.0)
 
 
+SAID = {
+    "ConnectionRefusedError": "connection refused",
+    "ConnectionResetError": "connection reset",
+    "TimeoutError": f"no answer within {ANSWER_TIMEOUT_S:g} s",
+}
 CUT = ("the stream was cut", "IncompleteReadError")
 
 
@@ -124,7 +129,7 @@ def reason(row: Row) -> str:
     """Why a request failed, as its client saw it."""
     if row.error.startswith(CUT):
         return "cut, so that its client sees it"
-    return row.error or f"status {row.status}"
+    return SAID.get(row.error, row.error) or f"status {row.status}"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.faults.limits import require_root
@@ -43,6 +45,8 @@ class Node:
     number: int
     command: list[str]
     environment: Mapping[str, str]
+    probe: Mapping[str, Any]
+    """The startup probe of its pod."""
     folder: Path
 
     @property
@@ -84,6 +88,22 @@ class Node:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def wait_until_started(self) -> None:
+        """As the kubelet does. Raises `AssertionError` with the end of its log if it isn't."""
+        asked = self.probe["httpGet"]
+        url = f"http://{self.address}:{asked['port']}{asked['path']}"
+        for _ in range(self.probe["failureThreshold"]):
+            with suppress(httpx.TransportError):
+                if httpx.get(url, timeout=self.probe["timeoutSeconds"]).status_code == 200:
+                    return
+            time.sleep(self.probe["periodSeconds"])
+        raise AssertionError(f"{self.name} has not started: {self.log}")
+
+    @property
+    def log(self) -> str:
+        """The end of what Ray said."""
+        return (self.folder / "log").read_text(errors="replace")[-2000:]
 
     def cut(self, *, off: bool = True) -> None:
         """Take its cable away, or put it back."""
@@ -148,6 +168,7 @@ def cluster(
         1,
         ray_start(of_head, 1, "--head", f"--port={GCS_PORT}"),
         {**environment_of(of_head), **given},
+        container_of(of_head)["startupProbe"],
         folder / "1",
     )
     joining = f"--address={head.address}:{GCS_PORT}"
@@ -157,6 +178,7 @@ def cluster(
             number,
             ray_start(group, number, joining),
             {**environment_of(group), **settings, **given},
+            container_of(group)["startupProbe"],
             folder / str(number),
         )
         for number in range(2, 2 + group["replicas"])
@@ -165,8 +187,10 @@ def cluster(
         for node in (head, *workers):
             node.join()
             ending.callback(node.leave)
+        # One after the other: KubeRay's workers wait for the head too.
         for node in (head, *workers):
             node.start()
+            node.wait_until_started()
         yield Cluster(head, workers, token)
 
 
@@ -183,7 +207,11 @@ def ray_start(group: Mapping[str, Any], number: int, *more: str) -> list[str]:
     ]
 
 
+def container_of(group: Mapping[str, Any]) -> Mapping[str, Any]:
+    (container,) = group["template"]["spec"]["containers"]
+    return container
+
+
 def environment_of(group: Mapping[str, Any]) -> dict[str, str]:
     """The variables of a pod's container."""
-    (container,) = group["template"]["spec"]["containers"]
-    return {variable["name"]: variable["value"] for variable in container["env"]}
+    return {variable["name"]: variable["value"] for variable in container_of(group)["env"]}

@@ -1,4 +1,4 @@
-"""Faults that need a service of their own: it doesn't come out of them, or is started for them."""
+"""A fault that the service doesn't come out of by itself."""
 
 import os
 import signal
@@ -20,8 +20,6 @@ from tests.support.processes import descendants
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
 ENDS_WITHIN_S = 120.0
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-JUMPS_S = (3600, -3600)
 
 
 @contextmanager
@@ -76,35 +74,3 @@ def seconds_until_silence(scene: Scene) -> float:
             break
         time.sleep(0.25)
     return time.monotonic() - began
-
-
-def test_the_time_of_day_may_jump(
-    minilm_artifact: Artifact, smollm2_artifact: Artifact, tmp_path: Path
-) -> None:
-    if not FAKETIME:
-        pytest.skip("faketime isn't installed (make setup-tools)")
-    offset = tmp_path / "offset"
-    offset.write_text("+0\n")
-    settings = {
-        "ANATOMY_THREADS": "1",
-        "LD_PRELOAD": str(FAKETIME[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(offset),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    models = [str(artifact.folder) for artifact in (minilm_artifact, smollm2_artifact)]
-    with (
-        serve(models, log=tmp_path / "log", start_timeout_s=180, settings=settings) as running,
-        watched(running, tmp_path, "`anatomy serve` with one replica under faketime") as scene,
-        scene.fault(
-            "clock-jump", "The time of day jumps an hour on, and then an hour back"
-        ) as fault,
-    ):
-        fault.strike()
-        for jump_s in JUMPS_S:
-            offset.write_text(f"{jump_s:+d}s\n")
-            time.sleep(12)
-            said = httpx.get(f"{scene.url}/ready").headers.get("date", "")
-            fault.remarks.append(f"At {jump_s:+d} s the service's answers were dated {said}.")
-    assert fault.seen.failures == {}
-    assert fault.seen.alerts == ()

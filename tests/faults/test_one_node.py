@@ -30,6 +30,7 @@ REPLICA, PROXY = "ray::ServeReplica", "/bin/haproxy"
 HEAD_TIMEOUT_S = 3
 SLOTS = 4
 """Of a replica."""
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 KEY = new_key()
 ADMIN = {"authorization": f"Bearer {KEY}"}
 
@@ -115,8 +116,7 @@ def test_a_rolling_update_fails_no_request(scene: Scene) -> None:
     with scene.fault("rolling-update", "Every replica is replaced by a new configuration") as fault:
         before = scene.processes(REPLICA)
         fault.strike()
-        # As a process of its own: it is a client of the cluster.
-        subprocess.run([sys.executable, "-m", "tests.faults.update"], check=True, timeout=120)
+        update()
         fault.wait_until(
             "two new replicas serve",
             lambda: not before & scene.processes(REPLICA) and two_replicas(scene),
@@ -214,6 +214,41 @@ def test_a_full_disk_under_the_log_stops_nothing(scene: Scene, disk: Path) -> No
         filler.unlink()
     assert grown < 4096
     assert fault.seen.failures == {}
+
+
+def test_the_time_of_day_may_jump(scene: Scene, tmp_path: Path) -> None:
+    """Faketime's library in the replicas: Ray itself doesn't start with it."""
+    if not FAKETIME:
+        pytest.skip("faketime isn't installed (make setup-tools)")
+    offset = tmp_path / "offset"
+    offset.write_text("+0s\n")
+    update(
+        LD_PRELOAD=str(FAKETIME[0]),
+        FAKETIME_TIMESTAMP_FILE=str(offset),
+        FAKETIME_CACHE_DURATION="1",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+    )
+    with scene.fault("clock-jump", "The replicas' time of day jumps on and back") as fault:
+        fault.strike()
+        for jump_s in (3600, -3600):
+            offset.write_text(f"{jump_s:+d}s\n")
+            time.sleep(10)
+            created = httpx.post(
+                f"{scene.url}/v1/completions",
+                json={"model": "smollm2", "prompt": "Once", "max_tokens": 1},
+                timeout=60,
+            ).json()["created"]
+            assert abs(created - time.time() - jump_s) < 60, "their time didn't jump"
+            fault.remarks.append(f"Answers were dated {created - time.time():+.0f} s.")
+    assert fault.seen.failures == {}
+    assert fault.seen.alerts == ()
+
+
+def update(**variables: str) -> None:
+    """New replicas in the place of all, by a client of the cluster; they have `variables`."""
+    given = [f"{name}={value}" for name, value in variables.items()]
+    command = [sys.executable, "-m", "tests.faults.update", *given]
+    subprocess.run(command, check=True, timeout=120)
 
 
 def two_replicas(scene: Scene) -> bool:

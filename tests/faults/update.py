@@ -1,11 +1,15 @@
 """A rolling update of the service on this machine, as whoever changes Serve's configuration.
 
-What replicas are built of changes (`args`), so that Serve replaces each by a new one.
+    python -m tests.faults.update [NAME=VALUE …]
+
+What replicas are built of changes (`args`), so that Serve replaces each by a new one; these have
+the variables that are named.
 """
 
 import os
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from service.ray_serve import ENVIRONMENT, all_run, put_into_effect, serve_controller
@@ -13,7 +17,7 @@ from service.ray_serve import ENVIRONMENT, all_run, put_into_effect, serve_contr
 WITHIN_S = 100.0
 
 
-def main() -> int:
+def main(variables: Mapping[str, str]) -> int:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -23,7 +27,11 @@ def main() -> int:
     found: Any = ray.get(serve_controller().get_app_configs.remote())
     configs = [config.model_dump(exclude_unset=True) for config in found.values()]
     for config in configs:
-        config["args"]["request_timeout_s"] = 600
+        config["args"]["request_timeout_s"] = 600 + (config["args"]["request_timeout_s"] or 0)
+        if variables:
+            (deployment,) = config["deployments"]
+            options = {"num_cpus": 0, "runtime_env": {"env_vars": dict(variables)}}
+            deployment["ray_actor_options"] = options
     put_into_effect(configs, None)
     deadline = time.monotonic() + WITHIN_S
     while not updated() and time.monotonic() < deadline:
@@ -45,4 +53,4 @@ def updated() -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(dict(argument.split("=", 1) for argument in sys.argv[1:])))
