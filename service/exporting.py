@@ -114,7 +114,8 @@ def terminal_of(stream: IO[str]) -> dict[str, str]:
         return {}
     with suppress(OSError, ValueError):
         size = os.get_terminal_size(stream.fileno())
-        return {"TTY_COMPATIBLE": "1", "COLUMNS": str(size.columns), "LINES": str(size.lines)}
+        if size.columns and size.lines:  # a terminal may not know
+            return {"TTY_COMPATIBLE": "1", "COLUMNS": str(size.columns), "LINES": str(size.lines)}
     return {"TTY_COMPATIBLE": "1"}
 
 

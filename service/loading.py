@@ -197,13 +197,15 @@ class Loader:
         manifest, settings = artifact.manifest, self.settings
         capacity = min(settings.max_context, manifest.max_tokens)
         authors = manifest.generation
-        asked = self.loaded.spec.max_context  # pyright: ignore[reportAttributeAccessIssue]
         own_context = manifest.max_tokens
         if manifest.kind is Kind.ENCODER_DECODER:
             own_context = max(own_context, authors.max_source_tokens)
-        if asked is not None and asked > own_context:
+        # Asked of this model; the service's own limit is that of whatever is served, and fits.
+        asked = self.loaded.spec.model_dump(include={"max_context"}, exclude_none=True)
+        if any(tokens > own_context for tokens in asked.values()):
             raise ArtifactError(
-                f"max_context is {asked}; {manifest.name} takes {own_context} tokens at most"
+                f"max_context is {asked['max_context']}; {manifest.name} takes {own_context} "
+                "tokens at most"
             )
         longest = min(settings.max_context, authors.max_source_tokens)
         beams = min(settings.slots, authors.beams)

@@ -48,7 +48,7 @@ def test_the_reason_of_an_exporter_reaches_who_asked_and_its_words_standard_erro
     # Its files are there, what they hold is wrong: the exporter alone sees that.
     checkpoint = tmp_path / ("checkpoint" + "-with-a-long-name" * 8)
     checkpoint.mkdir()
-    (checkpoint / "config.json").write_text('{"model_type": "bert"}')
+    (checkpoint / "config.json").write_text('{"model_type": "perceptron"}')
     (checkpoint / "model.safetensors").write_bytes(b"\0" * 16)
     with pytest.raises(ExportFailed, match="could not export") as caught:
         artifact_of(str(checkpoint), settings_in(tmp_path / "cache"), find_hardware())
@@ -83,13 +83,13 @@ def test_a_bar_is_drawn_on_a_terminal_as_if_no_pipe_were_between(
             assert terminal_of(terminal)["TTY_COMPATIBLE"] == "1"
             monkeypatch.setattr(sys, "stderr", terminal)
             assert run_exporter(str(tmp_path / "nowhere"), settings_in(tmp_path)) is not None
-        shown = ""
-        while "doesn't exist" not in shown:
-            shown += os.read(ours, 1 << 16).decode()
+        os.set_blocking(ours, False)
+        shown = os.read(ours, 1 << 16).decode()
     finally:
         os.close(ours)
         os.close(theirs)
     assert "\x1b[?25l" in shown, "the cursor is hidden while a bar moves"
+    assert "doesn't exist" in shown
 
 
 def test_where_there_is_no_terminal_nothing_says_so(tmp_path: Path) -> None:
