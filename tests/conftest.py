@@ -93,3 +93,15 @@ def smollm2_artifact(model_cache: Path) -> Artifact:
 @pytest.fixture(scope="session")
 def smollm2_fp32_artifact(model_cache: Path) -> Artifact:
     return exported("smollm2", Precision.FP32, model_cache)
+
+
+@pytest.fixture(scope="session")
+def g2p_artifact(model_cache: Path) -> Artifact:
+    """fp32."""
+    return exported("g2p", Precision.FP32, model_cache)
+
+
+@pytest.fixture(scope="session")
+def int8_g2p_artifact(model_cache: Path) -> Artifact:
+    """What a CPU is given."""
+    return exported("g2p", Precision.INT8, model_cache)

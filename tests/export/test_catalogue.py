@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from export import catalogue
 from export.artifact import MANIFEST, Precision
 from export.catalogue import (
     artifact_folder,
@@ -65,6 +66,20 @@ def test_a_head_that_is_installed_a_second_time_is_the_same(tmp_path: Path) -> N
     assert artifact_folder(elsewhere, tmp_path) == artifact_folder(wanted, tmp_path)
     (tmp_path / "head" / "head.json").write_text("{}")
     assert artifact_folder(elsewhere, tmp_path) != artifact_folder(wanted, tmp_path)
+
+
+def test_a_checkpoint_that_comes_along_is_the_same_wherever_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = recipe("g2p")
+    installed = tmp_path / "models" / "g2p"
+    shutil.copytree(wanted.source, installed, copy_function=shutil.copyfile)
+    before = artifact_folder(wanted, tmp_path)
+    monkeypatch.setattr(catalogue, "MODELS_FOLDER", installed.parent)
+    elsewhere = replace(wanted, source=str(installed))
+    assert artifact_folder(elsewhere, tmp_path) == before
+    (installed / "config.json").write_text("{}")
+    assert artifact_folder(elsewhere, tmp_path) != before
 
 
 def test_only_a_finished_artifact_is_found(tmp_path: Path) -> None:
