@@ -48,6 +48,7 @@ class Node:
     probe: Mapping[str, Any]
     """The startup probe of its pod."""
     folder: Path
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
@@ -59,13 +60,20 @@ class Node:
         return f"anatomy-{self.number}"
 
     def join(self) -> None:
-        """Its namespace, and the cable to the bridge."""
+        """Its namespace, and the cable to the bridge; nobody is asked for names there."""
+        self.resolver.mkdir(parents=True)
+        (self.resolver / "resolv.conf").write_text("nameserver 127.0.0.1\n")
         ip("netns", "add", self.name)
         ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         ip("link", "set", self.link, "master", BRIDGE, "up")
         ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             ip("-n", self.name, "link", "set", device, "up")
+
+    @property
+    def resolver(self) -> Path:
+        """Where `ip netns exec` looks for the namespace's files of /etc."""
+        return Path("/etc/netns") / self.name
 
     def start(self) -> None:
         """Start Ray in it, in an environment that has nothing of ours but what runs Python."""
@@ -81,7 +89,7 @@ class Node:
             "TMPDIR": str(self.folder / "tmp"),
         }
         with (self.folder / "log").open("wb") as log:
-            subprocess.Popen(
+            self.process = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, *self.command],
                 env=environment,
                 stdout=log,
@@ -90,10 +98,16 @@ class Node:
             )
 
     def wait_until_started(self) -> None:
-        """As the kubelet does. Raises `AssertionError` with the end of its log if it isn't."""
+        """As the kubelet does, which starts again what has ended.
+
+        Raises `AssertionError` with the end of its log if it isn't in time.
+        """
         asked = self.probe["httpGet"]
         url = f"http://{self.address}:{asked['port']}{asked['path']}"
         for _ in range(self.probe["failureThreshold"]):
+            if self.process is not None and self.process.poll() is not None:
+                self.kill()
+                self.start()
             with suppress(httpx.TransportError):
                 if httpx.get(url, timeout=self.probe["timeoutSeconds"]).status_code == 200:
                     return
@@ -115,11 +129,14 @@ class Node:
             for process in processes:
                 with suppress(ProcessLookupError):
                     os.kill(int(process), SIGKILL)
+        if self.process is not None:
+            self.process.wait(10)
 
     def leave(self) -> None:
         self.kill()
         ip("link", "del", self.link)
         ip("netns", "del", self.name)
+        shutil.rmtree(self.resolver)
 
 
 @contextmanager
