@@ -22,6 +22,13 @@ connection of its own), watched by a real Prometheus with the rules of `deploy/m
 a run takes minutes, every duration of the rules is divided by {FASTER}: `for: 1m` is two seconds
 there, so that an alert which fires within the run would fire for a fault that lasts {FASTER} times
 as long. The figures are in `docs/benchmarks/faults/`; `python -m tests.faults` writes this section.
+
+The overlay `cpu` is rendered, and its nodes are network namespaces joined by a bridge: `ray start`
+with the flags and the environment of its pods, token authentication too, and Serve's configuration
+given to the dashboard as KubeRay does. What is not as in pods: no limits on memory and cores, an
+object store of 100 MB, sessions of one thread, and models from a folder rather than an image. Who
+starts a node again is the test, in the place of Kubernetes, after 15 s, which count. Everything
+shares two cores with the load and with whatever else runs there.
 """
 
 

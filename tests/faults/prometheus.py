@@ -78,6 +78,12 @@ class Watch:
                         self.cleared.setdefault(name, []).append(at)
                     now_firing = found
 
+    def slowest_scrape_s(self) -> float:
+        """Of the last two minutes."""
+        query = {"query": "max(max_over_time(scrape_duration_seconds[2m]))"}
+        answer = httpx.get(f"{self.url}/api/v1/query", params=query).raise_for_status()
+        return float(answer.json()["data"]["result"][0]["value"][1])
+
     def end(self) -> None:
         self._over.set()
 

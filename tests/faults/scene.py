@@ -94,6 +94,10 @@ class Scene:
                 self.wait_for(lambda: self.alerts(done.struck, alert), f"{alert} did not fire")
             self.wait_for_quiet()
             time.sleep(AFTER_S)
+        if self.alerts(done.struck, "AnatomyDown") and not offered.failures():
+            done.remarks.append(
+                f"A scrape took up to {self.watch.slowest_scrape_s():.1f} s, where 1 s is given."
+            )
         done.result = Seen(
             name=name,
             fault=fault,
