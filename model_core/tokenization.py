@@ -1,16 +1,17 @@
 """Tokenization: text to token ids and back, chats to text. Runs without torch.
 
-What the other floors use; reading vocabularies is left to `huggingface_vocabularies.py` and
-`gguf_vocabularies.py`, decoding to `detokenization.py`, rendering chats to `chat_template.py`.
+What the other floors use; reading vocabularies is left to `huggingface_vocabularies.py`,
+`gguf_vocabularies.py` and `saved_vocabularies.py`, decoding to `detokenization.py`, rendering chats
+to `chat_template.py`.
 """
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tokenizers import Encoding, normalizers
 from tokenizers import Tokenizer as Backend
@@ -18,24 +19,17 @@ from tokenizers import Tokenizer as Backend
 from model_core.chat_template import ChatTemplate, ChatTemplateError
 from model_core.detokenization import DecodeStream, detokenizer_of
 from model_core.gguf_vocabularies import build_gguf_vocabulary
-from model_core.huggingface_vocabularies import read_template, read_vocabulary
+from model_core.huggingface_vocabularies import read_vocabulary
+from model_core.saved_vocabularies import load_vocabulary, save_vocabulary
 from model_core.token_spans import Span
 from model_core.truncation import Pair, cut, cut_pair, frame_around
 from model_core.vocabularies import (
-    Languages,
-    Listed,
     Marker,
-    SpecialTokens,
     TokenizationError,
     Vocabulary,
 )
 
 __all__ = ["ChatTemplateError", "DecodeStream", "Pair", "Span", "TokenizationError", "Tokenizer"]
-
-BACKEND_FILE: Final = "tokenizer.json"
-TARGET_FILE: Final = "target_tokenizer.json"
-OPTIONS_FILE: Final = "tokenizer_options.json"
-TEMPLATE_FILE: Final = "chat_template.jinja"
 
 
 def _local_now() -> datetime:
@@ -98,53 +92,11 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
         """What `save` wrote. Raises `TokenizationError` naming the file that is wrong."""
-        backend = _load_backend(folder / BACKEND_FILE)
-        try:
-            text = (folder / OPTIONS_FILE).read_text(encoding="utf-8")
-            options: dict[str, Any] = json.loads(text)
-            special = SpecialTokens(
-                bos_id=options["bos_id"],
-                eos_ids=frozenset(options["eos_ids"]),
-                pad_id=options["pad_id"],
-                texts=options["special_tokens"],
-            )
-            languages, listed = options.get("languages"), options.get("listed")
-            if languages is not None:
-                languages = Languages(
-                    languages["ids"], Marker(languages["marker"]), languages["source"]
-                )
-            listed = None if listed is None else Listed(**listed)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TokenizationError(f"{folder / OPTIONS_FILE} can't be read: {error!r}") from error
-        template = folder / TEMPLATE_FILE
-        chat_template = read_template(template) if template.is_file() else None
-        has_target = (folder / TARGET_FILE).is_file()
-        target = _load_backend(folder / TARGET_FILE) if has_target else None
-        return cls(Vocabulary(backend, special, chat_template, languages, listed, target))
+        return cls(load_vocabulary(folder))
 
     def save(self, folder: Path) -> list[str]:
         """Write into an existing `folder` all that `load` needs; returns the files' names."""
-        listed, languages = self._vocabulary.listed, self._vocabulary.languages
-        options = {
-            "bos_id": self.bos_id,
-            "eos_ids": sorted(self.eos_ids),
-            "pad_id": self.pad_id,
-            "special_tokens": dict(self._vocabulary.special.texts),
-            "languages": None if languages is None else asdict(languages),
-            "listed": None if listed is None else asdict(listed),
-        }
-        texts = {
-            BACKEND_FILE: self._backend.to_str(),
-            OPTIONS_FILE: json.dumps(options, indent=1, ensure_ascii=False) + "\n",
-        }
-        if self._vocabulary.target is not None:
-            texts[TARGET_FILE] = self._vocabulary.target.to_str()
-        if self.chat_template is not None:
-            texts[TEMPLATE_FILE] = self.chat_template
-        for name, text in texts.items():
-            # newline="": a template's line ends are part of it.
-            (folder / name).write_text(text, encoding="utf-8", newline="")
-        return list(texts)
+        return save_vocabulary(self._vocabulary, folder)
 
     def lowercased(self) -> "Tokenizer":
         """One that makes a text lowercase before anything else."""
@@ -392,13 +344,6 @@ class Tokenizer:
         backend = Backend.from_str(json.dumps(state))
         backend.encode_special_tokens = True
         return backend
-
-
-def _load_backend(path: Path) -> Backend:
-    try:
-        return Backend.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise TokenizationError(f"{path} can't be read: {error}") from error
 
 
 def _checked(text: str) -> str:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from service.ray_serve import ENVIRONMENT, all_run, put_into_effect, serve_controller
+from service.ray_environment import ENVIRONMENT
+from service.ray_serve import all_run, put_into_effect, serve_controller
 
 WITHIN_S = 100.0
 

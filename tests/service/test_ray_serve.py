@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.groups import Autoscaling, Group
-from service.ray_serve import build, free_port, is_loopback, proxy_environment
+from service.ray_environment import free_port, is_loopback, proxy_environment
+from service.ray_serve import build
 from service.scaling import QueuePolicy
 from service.serve_config import Models, application
 from service.settings import ServiceSettings
