@@ -1,4 +1,4 @@
-"""Vocabularies as this project keeps them: the library's file in a folder, and the rest beside it."""
+"""Vocabularies as this project keeps them: the library's file, and what that has no place for."""
 
 import json
 from dataclasses import asdict
