@@ -201,11 +201,10 @@ class Loader:
         if manifest.kind is Kind.ENCODER_DECODER:
             own_context = max(own_context, authors.max_source_tokens)
         # Asked of this model; the service's own limit is that of whatever is served, and fits.
-        asked = self.loaded.spec.model_dump(include={"max_context"}, exclude_none=True)
-        if any(tokens > own_context for tokens in asked.values()):
+        asked = self.loaded.spec.model_dump(include={"max_context"})["max_context"] or 0
+        if asked > own_context:
             raise ArtifactError(
-                f"max_context is {asked['max_context']}; {manifest.name} takes {own_context} "
-                "tokens at most"
+                f"max_context is {asked}; {manifest.name} takes {own_context} tokens at most"
             )
         longest = min(settings.max_context, authors.max_source_tokens)
         beams = min(settings.slots, authors.beams)

@@ -165,8 +165,9 @@ class OpenAIGeneration:
         else:
             schema = await self._calls(request, body, model, sampling, tools)
             shown = tuple(sorted(tools.special.values()))
-            sampling = replace(held(sampling, schema) if tools.required else sampling, shown=shown)
-            sampling = replace(sampling, schema=schema)
+            # Required calls are JSON alone; a text that may have calls in it may be stopped.
+            stop = () if tools.required else sampling.stop
+            sampling = replace(sampling, schema=schema, shown=shown, stop=stop)
         job = Job(
             model=model,
             prompts=[prompt] * n,
