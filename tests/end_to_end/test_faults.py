@@ -54,7 +54,7 @@ ENDED = ("vllm:request_success_total{",)
 
 def held(service: Running, names: tuple[str, ...] = HELD) -> float:
     """Generations that run or wait."""
-    text = httpx.get(f"{service.url}/metrics").text
+    text = httpx.get(f"{service.url}/metrics", timeout=60).text
     return sum(float(s.rpartition(" ")[2]) for s in text.splitlines() if s.startswith(names))
 
 
