@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -98,16 +99,21 @@ def serve(
         prefixes = {name: group.prefix for group, names in made for name in names}
         tell(
             f"serving on [bold]http://{settings.host}:{settings.port}[/] "
-            f"({hardware.provider}: {hardware.reason}); ready when /ready says so"
+            f"({hardware.provider}: {hardware.reason}); loading {', '.join(prefixes)} …"
         )
+        began = time.monotonic()
+
+        def tell_ready() -> None:
+            tell(f"[green]ready[/] after {time.monotonic() - began:.1f} s; Ctrl-C stops")
+
         if plain:
             from service.plain import run
 
-            run(settings, served_groups)
+            run(settings, served_groups, tell_ready)
         else:
             from service.ray_serve import run as run_behind_ray
 
-            run_behind_ray(settings, served_groups, prefixes)
+            run_behind_ray(settings, served_groups, prefixes, tell_ready)
         tell("stopped")
 
 
@@ -200,11 +206,7 @@ def make_groups(path: Path | None, **options: Any) -> tuple[ServiceSettings, lis
     try:
         return groups.read(path, given)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})"
-            for e in error.errors()
-        )
-        raise InvalidRequest(f"settings: {problems}") from error
+        raise InvalidRequest(f"settings: {groups.problems(error)}") from error
 
 
 def exported(

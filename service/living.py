@@ -7,6 +7,7 @@ Models that are gone from it close when the requests that may hold them have end
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
 import uuid
@@ -299,6 +300,7 @@ class ModelGroup:
                     self.metrics.forget(name)
             loaded.forget()
             self._draining.remove(loaded.name)
+        await asyncio.to_thread(return_memory)
         logger.info("%s: served no more", ", ".join(labels))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -345,3 +347,13 @@ def settle_memory() -> None:
     """What has been loaded stays: the collector need not walk through it again."""
     gc.collect()
     gc.freeze()
+    return_memory()
+
+
+def return_memory() -> None:
+    """Give the operating system what is free of the heap, which glibc keeps otherwise: after a few
+    swaps that would be more than the models take. Other C libraries have no such call, nor need it.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,8 +1,9 @@
 """The service under uvicorn alone: one process, no Ray; several groups under their prefixes."""
 
 import math
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import uvicorn
 from starlette.applications import Starlette
@@ -92,9 +93,23 @@ def build_groups(settings: ServiceSettings, groups: Sequence[Group]) -> Starlett
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def run(settings: ServiceSettings, groups: Sequence[Group]) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
-    uvicorn.run(
+class Server(uvicorn.Server):
+    """One that says when it takes requests: its models are loaded then."""
+
+    def __init__(self, config: uvicorn.Config, tell_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell_ready = tell_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Load, and listen."""
+        await super().startup(sockets)
+        if self.started and not self.should_exit:
+            self._tell_ready()
+
+
+def run(settings: ServiceSettings, groups: Sequence[Group], tell_ready: Callable[[], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM; `tell_ready` is called once, when requests are taken."""
+    config = uvicorn.Config(
         build_groups(settings, groups),
         host=settings.host,
         port=settings.port,
@@ -106,3 +121,6 @@ def run(settings: ServiceSettings, groups: Sequence[Group]) -> None:
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
         http=BoundedHttp,
     )
+    # uvicorn raises Ctrl-C again once it has stopped because of it.
+    with suppress(KeyboardInterrupt):
+        Server(config, tell_ready).run()

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -277,11 +277,31 @@ def all_run() -> bool:
     return all(found.status == "RUNNING" for found in applications.values())
 
 
-def run(settings: ServiceSettings, groups: Sequence[Group], prefixes: Mapping[str, str]) -> None:
+def all_answer(settings: ServiceSettings, groups: Iterable[Group]) -> bool:
+    """Whether every group says that it is ready, asked as clients ask: HAProxy learns of a group a
+    moment after it runs."""
+    import httpx
+
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    with httpx.Client(base_url=f"http://{host}:{settings.port}", trust_env=False) as client:
+        try:
+            return all(
+                client.get(f"{group.prefix.rstrip('/')}/ready").is_success for group in groups
+            )
+        except httpx.TransportError:
+            return False
+
+
+def run(
+    settings: ServiceSettings,
+    groups: Sequence[Group],
+    prefixes: Mapping[str, str],
+    tell_ready: Callable[[], None],
+) -> None:
     """Start Ray on this machine, serve, and stop both on Ctrl-C or SIGTERM.
 
-    `prefixes` has the route prefix of each model's group. Raises `UnusableModel` when Serve gives
-    a group up.
+    `prefixes` has the route prefix of each model's group; `tell_ready` is called once, when all
+    groups answer. Raises `UnusableModel` when Serve gives a group up.
     """
     for name, value in (ENVIRONMENT | proxy_environment(settings)).items():
         os.environ.setdefault(name, value)
@@ -320,8 +340,10 @@ def run(settings: ServiceSettings, groups: Sequence[Group], prefixes: Mapping[st
             for group in groups
         ]
         put_into_effect(applications, None)
-        while not stopping.wait(POLL_S) and not all_run():
-            pass
+        while not stopping.wait(POLL_S):
+            if all_run() and all_answer(settings, groups):
+                tell_ready()
+                break
         stopping.wait()
     finally:
         drain(replica_timeout_s(settings.drain_timeout_s))

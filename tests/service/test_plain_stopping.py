@@ -27,7 +27,7 @@ model = FakeGenerationModel(script=["word "] * 20, pause_s=pause_s)
 metrics = Metrics()
 metrics.watch_generation("generator", lambda: len(model.started), lambda: 0.0, lambda: 0.0)
 plain.build_groups = lambda settings, groups: served(generator=model, metrics=metrics)
-plain.run(ServiceSettings(port=port, drain_timeout_s=drain_s), [])
+plain.run(ServiceSettings(port=port, drain_timeout_s=drain_s), [], lambda: None)
 """
 BODY = {"model": "generator", "prompt": "a", "max_tokens": 100}
 

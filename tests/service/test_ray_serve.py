@@ -5,6 +5,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from service.groups import Autoscaling, Group
@@ -47,7 +48,11 @@ frontend prometheus
     bind :29101
 frontend http_frontend
     bind 127.0.0.1:29102
-    default_backend replicas
+    acl is_all path_beg /
+    use_backend replicas if is_all
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \'%[path]\' not found."
 backend replicas
     server one 127.0.0.1:29103
 listen stats
@@ -76,6 +81,26 @@ def test_haproxy_takes_what_is_made_of_its_configuration(tmp_path: Path, own: st
     assert f"bind {own or '*'}:29101" in made
     assert f"bind {own or '*'}:28404" in made
     assert "bind 127.0.0.1:29102" in made
+    assert "return status 404" in made
+
+
+def test_haproxy_that_knows_no_replica_says_that_nothing_is_served_now(tmp_path: Path) -> None:
+    environment = proxy_environment(ServiceSettings())
+    port = free_port(preferred=29102)
+    path = tmp_path / "haproxy.cfg"
+    known = "    acl is_all path_beg /\n    use_backend replicas if is_all\n"
+    assert known in CONFIGURATION
+    path.write_text(CONFIGURATION.replace(known, "").replace(":29102", f":{port}"))
+    command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(path)]
+    with subprocess.Popen(command, env=os.environ | environment) as process:
+        try:
+            client = httpx.Client(transport=httpx.HTTPTransport(retries=5))
+            answer = client.post(f"http://127.0.0.1:{port}/v1/embeddings", json={})
+        finally:
+            process.terminate()
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["error"]["code"] == "not_ready"
 
 
 def test_rays_own_configuration_still_has_the_lines_that_are_changed() -> None:
@@ -84,6 +109,8 @@ def test_rays_own_configuration_still_has_the_lines_that_are_changed() -> None:
     lines = HAPROXY_CONFIG_TEMPLATE.splitlines()
     for line in ("defaults", "frontend http_frontend"):
         assert lines.count(line) == 1
+    assert any(line.startswith("    use_backend ") for line in lines)
+    assert any(line.startswith("    http-request return status 404 ") for line in lines)
     assert "    bind :{{ config.metrics_port }}" in lines
     assert any(line.strip().startswith("bind *:{{ config.stats_port }}") for line in lines)
 
