@@ -112,11 +112,29 @@ def intact(found: Path) -> Path | None:
         return None
 
 
+class StepLines:
+    """A `Report` that writes a line when a step begins, for logs."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._console = console
+        self._name = name
+        self._step = ""
+
+    def __call__(self, step: str, done: float) -> None:
+        if step != self._step:
+            self._step = step
+            self._console.print(f"{self._name}: {step}", highlight=False, markup=False)
+
+
 def with_progress(name: str, work: Callable[[Report], Made]) -> Made:
-    """Run `work` under a progress bar on standard error; expected errors end the process."""
+    """Run `work` under a progress bar on standard error, or with a line a step where that is no
+    terminal; expected errors end the process."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     try:
+        if not console.is_terminal:
+            console.print(f"exporting {name} (minutes; cached from then on)", highlight=False)
+            return work(StepLines(console, name))
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(f"exporting {name}", total=1.0)
 

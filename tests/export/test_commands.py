@@ -32,6 +32,15 @@ def test_a_damaged_artifact_is_made_again(tmp_path: Path, damage: str) -> None:
     Artifact.open(folder)
 
 
+def test_without_a_terminal_each_step_is_a_line(tmp_path: Path) -> None:
+    checkpoint = save_tiny_bert(tmp_path / "tiny")
+    result = CliRunner().invoke(app, [str(checkpoint), "--cache", str(tmp_path / "cache")])
+    said = result.stderr.splitlines()
+    assert said[0] == "exporting tiny (minutes; cached from then on)"
+    assert "tiny: reading weights" in said
+    assert len(set(said)) == len(said)
+
+
 def test_an_unknown_source_ends_with_a_line_and_status_1(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["no-such-model", "--cache", str(tmp_path)])
     assert result.exit_code == 1
