@@ -21,7 +21,8 @@ async def test_groups_answer_under_their_prefixes_and_know_of_one_another(tmp_pa
         Group(name="first", models=(specs[0],)),
         Group(name="second", prefix="/second", models=(specs[1],)),
     ]
-    async with client_of(build_groups(ServiceSettings(threads=1, slots=4), groups)) as client:
+    app = build_groups(ServiceSettings(threads=1, slots=4), groups).app
+    async with client_of(app) as client:
 
         async def write(prefix: str, model: str) -> httpx.Response:
             body = {"model": model, "prompt": "hello", "max_tokens": 4}

@@ -26,7 +26,9 @@ port, pause_s, drain_s = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]
 model = FakeGenerationModel(script=["word "] * 20, pause_s=pause_s)
 metrics = Metrics()
 metrics.watch_generation("generator", lambda: len(model.started), lambda: 0.0, lambda: 0.0)
-plain.build_groups = lambda settings, groups: served(generator=model, metrics=metrics)
+app = served(generator=model, metrics=metrics)
+plain.build_groups = lambda settings, groups: plain.Served(app, [])
+plain.ANSWERING_S = 1.0
 plain.run(ServiceSettings(port=port, drain_timeout_s=drain_s), [], lambda: None)
 """
 BODY = {"model": "generator", "prompt": "a", "max_tokens": 100}
