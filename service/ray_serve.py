@@ -23,7 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from starlette.types import ASGIApp
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.draining import replica_timeout_s
 from service.errors import Conflict, UnusableModel
@@ -92,7 +93,7 @@ def build(args: Mapping[str, Any]) -> Any:
             self.replica = Replica(settings, group, EveryReplica)
 
         def __serve_build_asgi_app__(self) -> ASGIApp:
-            return self.replica.app()
+            return WithoutRequestId(self.replica.app())
 
         async def reconfigure(self, config: Mapping[str, Any]) -> None:
             await self.replica.reconfigure(Models.model_validate(config))
@@ -110,6 +111,21 @@ def build(args: Mapping[str, Any]) -> Any:
             return {QUEUE: self.replica.models.at_hand}
 
     return ModelGroup.bind()
+
+
+class WithoutRequestId:
+    """An application whose answers have no `x-request-id`: Ray Serve puts the same one on each."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_without(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)["x-request-id"]
+            await send(message)
+
+        await self._app(scope, receive, send_without)
 
 
 def metrics_folder() -> Path:

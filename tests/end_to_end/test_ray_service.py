@@ -15,6 +15,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from loadtests.service_process import Running
+from service.api.boundary import REQUEST_ID
 
 pytestmark = pytest.mark.ray
 
@@ -47,6 +48,14 @@ def test_floats_and_base64_are_the_same_numbers(openai: OpenAI) -> None:
         model="minilm", input="time flies like an arrow", encoding_format="float"
     )
     assert one.data[0].embedding == pytest.approx(other.data[0].embedding, rel=0, abs=1e-8)
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("mine-1", True), ("not one!", False), (None, False)])
+def test_an_answer_has_one_request_id(service: Running, sent: str | None, kept: bool) -> None:
+    answer = httpx.get(f"{service.url}/health", headers={"x-request-id": sent} if sent else {})
+    (found,) = answer.headers.get_list("x-request-id")
+    assert (found == sent) is kept
+    assert REQUEST_ID.fullmatch(found)
 
 
 @pytest.mark.parametrize(
