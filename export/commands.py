@@ -121,6 +121,7 @@ class StepLines:
         self._step = ""
 
     def __call__(self, step: str, done: float) -> None:
+        del done
         if step != self._step:
             self._step = step
             self._console.print(f"{self._name}: {step}", highlight=False, markup=False)

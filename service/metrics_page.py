@@ -39,10 +39,11 @@ it went through them `tokenize`, `queue`, and `run` (encoders) or `prefill` and 
 generations that one request starts, `queue` and `prefill` are those of the first to give a token, \
 `decode` that of the last to end. The log has the same, with all of `decode`.
 
-All of this begins when the application gets a request. What stands before it, HAProxy and Ray \
-Serve, can't be told for a single request: HAProxy passes no time on, and Serve none to the \
-application. For all requests together Ray's own metrics have HAProxy's latency \
-(`serve_http_request_latency_ms`): its mean less that of `anatomy_request_duration_seconds` is \
+All of this begins when the application gets a request. Behind HAProxy and Ray Serve `proxy` is \
+what it took from HAProxy to the application (HAProxy of another machine has another clock); the \
+way back can't be told in a header. For all requests together Ray's own metrics have HAProxy's \
+latency (`serve_http_request_latency_ms`): its mean less that of \
+`anatomy_request_duration_seconds` is \
 their share. `make bench-ray` measures it.
 """
 

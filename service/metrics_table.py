@@ -77,7 +77,8 @@ REQUEST_DURATION = seconds(
 )  # fmt: skip
 PHASE_DURATION = seconds(
     "anatomy_phase_duration_seconds",
-    "Time that a request spent in a phase: tokenize, queue, then run (encoders) or prefill and "
+    "Time that a request spent in a phase: proxy (behind HAProxy: until it came to the "
+    "application), tokenize, queue, then run (encoders) or prefill and "
     "decode (generators).",
     MODEL, "phase",
 )  # fmt: skip

@@ -12,6 +12,7 @@ Ray's Python proxy on an empty application).
 import asyncio
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.exchange import BEFORE_KEY
 from service.draining import replica_timeout_s
 from service.errors import Conflict, UnusableModel
 from service.groups import Group
@@ -62,6 +64,8 @@ SEEN_WITHIN_S = 60.0
 
 POLL_S = 0.1
 
+MICROSECONDS = re.compile(rb"t=(\d{1,20})")
+
 
 def build(args: Mapping[str, Any]) -> Any:
     """The Serve application for `args`: fields of `ServiceSettings`, and under `group` those of a
@@ -93,7 +97,7 @@ def build(args: Mapping[str, Any]) -> Any:
             self.replica = Replica(settings, group, EveryReplica)
 
         def __serve_build_asgi_app__(self) -> ASGIApp:
-            return WithoutRequestId(self.replica.app())
+            return BehindProxy(self.replica.app())
 
         async def reconfigure(self, config: Mapping[str, Any]) -> None:
             await self.replica.reconfigure(Models.model_validate(config))
@@ -113,19 +117,27 @@ def build(args: Mapping[str, Any]) -> Any:
     return ModelGroup.bind()
 
 
-class WithoutRequestId:
-    """An application whose answers have no `x-request-id`: Ray Serve puts the same one on each."""
+class BehindProxy:
+    """An application behind Ray Serve and HAProxy.
+
+    Ray puts `x-request-id` on every answer, so that ours, which is the same, is taken off. When
+    HAProxy got a request (`x-request-start: t=`, microseconds since 1970) becomes how long it took
+    to come here; two machines' clocks may differ, by more than it took even.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_without(message: Message) -> None:
+        async def send_without_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 del MutableHeaders(scope=message)["x-request-id"]
             await send(message)
 
-        await self._app(scope, receive, send_without)
+        for name, value in scope.get("headers", ()):
+            if name == b"x-request-start" and (found := MICROSECONDS.fullmatch(value)):
+                scope[BEFORE_KEY] = max(0.0, time.time() - int(found[1]) / 1e6)
+        await self._app(scope, receive, send_without_id)
 
 
 def metrics_folder() -> Path:

@@ -19,12 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import INTERNAL_ERROR, error_response, on_domain_error
 from service.api.exchange import (
+    BEFORE_KEY,
     SCOPE_KEY,
     ClientLeft,
     Deadline,
     Dialect,
     Ended,
     Exchange,
+    Phase,
     Tracer,
 )
 from service.errors import InvalidRequest
@@ -77,6 +79,9 @@ class RequestBoundary:
         exchange = Exchange(_request_id(scope), keeps_body=self._logs_bodies)
         scope[SCOPE_KEY] = exchange
         began, began_ns = time.perf_counter(), time.time_ns()
+        if BEFORE_KEY in scope:
+            before: float = scope[BEFORE_KEY]
+            exchange.phases.append(Phase("proxy", began - before, before))
         path, shared = scope["path"], f"{scope['method']} {scope['path']}"
         exchange.dialect = self._dialects.get(path, self._dialects.get(shared, Dialect.OPENAI))
         status: int | None = None
@@ -139,7 +144,8 @@ def count(ended: Ended, metrics: Metrics) -> None:
     """Tells the metrics of a request."""
     exchange, timings = ended.exchange, ended.exchange.timings
     metrics.request(ended.route, exchange.model, ended.status, ended.seconds)
-    metrics.phases(exchange.model, timings)
+    if exchange.model:
+        metrics.phases(exchange.model, timings)
     if exchange.refusal is not None:
         metrics.refused(exchange.refusal, exchange.model)
     if exchange.holder:

@@ -15,6 +15,8 @@ from service.errors import DeadlineExceeded, EngineFailure
 from service.messages import Computed, Terms
 
 SCOPE_KEY = "anatomy.exchange"
+BEFORE_KEY = "anatomy.seconds_before"
+"""Where a scope says how long a request took to come here from the proxy in front, if one is."""
 
 Result = TypeVar("Result")
 

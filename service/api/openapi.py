@@ -35,7 +35,7 @@ HEADERS: Mapping[str, Schema] = {
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
     },
     "server-timing": {
-        "description": "Milliseconds of tokenizing, queueing and running an encoder.",
+        "description": "Milliseconds in each phase until the answer began: `queue;dur=1.20, …`.",
         "schema": {"type": "string"},
     },
     "retry-after": {

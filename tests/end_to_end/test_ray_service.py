@@ -56,6 +56,9 @@ def test_an_answer_has_one_request_id(service: Running, sent: str | None, kept: 
     (found,) = answer.headers.get_list("x-request-id")
     assert (found == sent) is kept
     assert REQUEST_ID.fullmatch(found)
+    # The way from HAProxy to here: of one machine, so that its clock is the same.
+    way = answer.headers["server-timing"].partition("proxy;dur=")[2].partition(",")[0]
+    assert 0 <= float(way) < 10_000
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
@@ -10,11 +11,12 @@ import pytest
 
 from service.groups import Autoscaling, Group
 from service.ray_environment import free_port, is_loopback, proxy_environment
-from service.ray_serve import build
+from service.ray_serve import BehindProxy, build
 from service.scaling import QueuePolicy
 from service.serve_config import Models, application
 from service.settings import ServiceSettings
 from service.specs import ModelSpec
+from tests.support.service import in_place, served
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
@@ -121,6 +123,21 @@ def test_a_taken_port_is_replaced() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert free_port(preferred=port) != port
+
+
+async def test_what_came_through_haproxy_tells_how_long_that_took() -> None:
+    async with in_place(BehindProxy(served())) as client:
+        for ago_s, least, most in ((0.25, 0.25, 10.0), (-5.0, 0.0, 0.0)):
+            began = f"t={int((time.time() - ago_s) * 1e6)}"
+            answer = await client.get("/health", headers={"x-request-start": began})
+            parts = dict(
+                part.split(";dur=") for part in answer.headers["server-timing"].split(", ")
+            )
+            assert least * 1000 <= float(parts["proxy"]) <= most * 1000
+            assert "x-request-id" not in answer.headers
+        for odd in ("t=", "t=1.5", "1", "t=" + "9" * 30):
+            answer = await client.get("/health", headers={"x-request-start": odd})
+            assert "proxy" not in answer.headers["server-timing"]
 
 
 @pytest.mark.ray

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 from openai import AsyncOpenAI
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from service.app import create_app
 from service.messages import ClassificationModel, EmbeddingModel, GenerationModel
@@ -71,7 +72,7 @@ async def document_of(app: Starlette) -> dict[str, Any]:
         return (await client.get("/openapi.json")).raise_for_status().json()
 
 
-def in_place(app: Starlette) -> httpx.AsyncClient:
+def in_place(app: ASGIApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url=BASE_URL
     )
