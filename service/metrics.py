@@ -1,6 +1,7 @@
 """What the service counts and times, by the table of `service/metrics_table.py`."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from service.memory import memory_in_use, memory_limit
 from service.metrics_table import (
     ASKERS,
     BATCH_DURATION,
@@ -28,6 +30,8 @@ from service.metrics_table import (
     GENERATION_TOKENS,
     INTER_TOKEN,
     LOST_LINES,
+    MEMORY,
+    MEMORY_LIMIT,
     MODEL_INFO,
     MODEL_LOADS,
     PADDED_TOKENS,
@@ -49,6 +53,7 @@ from service.metrics_table import (
     RUNNING,
     SLOTS,
     SLOTS_IN_USE,
+    STARTED,
     TE_DURATION,
     TE_PHASES,
     TE_REQUESTS,
@@ -84,7 +89,13 @@ class Metrics:
         self._made = {metric.name: made(metric, self._registry) for metric in ROWS}
         if self._shared is None:
             ProcessCollector(registry=self._registry)
-        self._watched: dict[tuple[Metric, tuple[str, ...]], Ask] = {(REPLICAS, ()): lambda: 1.0}
+        began = time.time()
+        self._watched: dict[tuple[Metric, tuple[str, ...]], Ask] = {
+            (REPLICAS, ()): lambda: 1.0,
+            (STARTED, ()): lambda: began,
+            (MEMORY, ()): memory_in_use,
+            (MEMORY_LIMIT, ()): memory_limit,
+        }
 
     def request(self, route: str, model: str, status: int, seconds: float) -> None:
         """An HTTP request ended. `route` is a template, `model` a served name or empty."""

@@ -31,6 +31,7 @@ class Across(StrEnum):
 
     SUM = "livesum"
     MAX = "livemax"
+    MIN = "livemin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,22 @@ REPLICAS_DIED = counter(
     "anatomy_replicas_died_total",
     "Of them, those that ended without having been asked to: killed, out of memory, crashed.",
 )
+STARTED = gauge(
+    "anatomy_start_time_seconds",
+    "When the oldest of them started, in seconds since 1970.",
+    across=Across.MIN,
+)
+MEMORY = gauge(
+    "anatomy_memory_bytes",
+    "Memory in use, without what is cached of files and can be given back: of the container that "
+    "the process runs in, or of the machine.",
+    across=Across.MAX,
+)
+MEMORY_LIMIT = gauge(
+    "anatomy_memory_limit_bytes",
+    "What may be in use: the container's limit, or the machine's memory.",
+    across=Across.MAX,
+)
 LOST_LINES = counter(
     "anatomy_log_lines_lost_total", "Lines of the log that nobody took: its reader stalled or left."
 )
@@ -214,7 +231,9 @@ TABLE: Mapping[str, tuple[Metric, ...]] = {
         PROMPT_TOKENS, GENERATION_TOKENS, FINISHED, PREFIX_HITS, PREFIX_TOKENS,
         RUNNING, WAITING, CACHE_USE, SLOTS_IN_USE, SLOTS,
     ),
-    "Models and processes": (MODEL_INFO, MODEL_LOADS, REPLICAS, REPLICAS_DIED, LOST_LINES),
+    "Models and processes": (
+        MODEL_INFO, MODEL_LOADS, REPLICAS, REPLICAS_DIED, STARTED, MEMORY, MEMORY_LIMIT, LOST_LINES,
+    ),
 }  # fmt: skip
 ROWS = tuple(metric for rows in TABLE.values() for metric in rows)
 

@@ -97,7 +97,7 @@ SERVING = Dashboard(
             "s",
             quantiles("anatomy_batch_duration_seconds", "model_name", 0.5, 0.99),
         ),
-        Panel("Memory", "bytes", gauge("process_resident_memory_bytes", "instance")),
+        Panel("Memory", "bytes", gauge("anatomy_memory_bytes", "instance")),
         Panel("Open files", "short", gauge("process_open_fds", "instance")),
         Panel("Requests by key", "reqps", rate("anatomy_key_requests_total", "key")),
     ),
