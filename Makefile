@@ -213,8 +213,8 @@ bench-prompts: $(VENV)/.test
 	@$(BIN)/python -m loadtests.long_prompts $(ARGS)
 
 faults: $(VENV)/.test
-	@$(BIN)/python -m pytest -m faults tests/faults $(ARGS)
-	@$(BIN)/python -m tests.faults
+	@status=0; $(BIN)/python -m pytest -m faults tests/faults $(ARGS) || status=$$?; \
+	$(BIN)/python -m tests.faults; exit $$status
 
 load: $(VENV)/.test
 	@$(BIN)/python -m loadtests.load $(ARGS)

@@ -99,6 +99,9 @@ def measure(
     connections: Annotated[int, typer.Option(min=1, help="Requests under way.")] = 4,
     seconds: Annotated[float, typer.Option(min=2, help="Of our part of a round.")] = 20.0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each generator once.")] = 3,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Of the service: generators want cores of their own.")
+    ] = 1,
     within: Annotated[float, typer.Option(min=0, help="How far figures may be apart.")] = 0.1,
     python: Annotated[Path | None, typer.Option(help="An interpreter that has aiperf.")] = None,
     output: Annotated[Path, typer.Option(help="Folder of the figures.")] = FIGURES,
@@ -113,9 +116,13 @@ def measure(
         folder = Path(name)
         tokenizer = tokenizer_folder(artifact_of(model, settings, find_hardware()), folder)
         chosen = f" --precision {settings.precision}" if settings.precision else ""
-        command = f"anatomy serve {model} --plain{chosen}"
+        command = f"ANATOMY_THREADS={threads} anatomy serve {model} --plain{chosen}"
         console.print(f"starting {command} …")
-        with serve((model, "--plain"), log=folder / "service.log") as service:
+        with serve(
+            (model, "--plain"),
+            log=folder / "service.log",
+            settings={"ANATOMY_THREADS": str(threads)},
+        ) as service:
             found: list[dict[str, Figures]] = []
             agreement: Agreement | None = None
             for turn in range(rounds):
@@ -221,6 +228,8 @@ def by_aiperf(
         "--dataset-sampling-strategy", "sequential", "--concurrency", str(connections),
         "--request-count", str(len(prompts)), "--tokenizer", str(tokenizer), "--ui", "none",
         "--no-auto-plot", "--no-server-metrics", "--no-gpu-telemetry",
+        # A process of each kind: more would take the cores that they measure.
+        "--workers-max", "1", "--record-processors", "1",
         "--output-artifact-dir", str(reports),
     ]  # fmt: skip
     if task == CHAT.name:
