@@ -31,9 +31,12 @@ def save(model: TransformerWithHeads, description: Description, folder: Path) ->
         name if is_prefixed else name.removeprefix(family.prefix): tensor
         for name, tensor in named_as_theirs(model, description).items()
     }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(tensors, weights, metadata={"format": "pt"})
     config = {**description.values, **family.writes, "architectures": [architecture]}
     write_json(folder / "config.json", config)
+    # safetensors lets the owner alone read its file; who may read the one beside it may read both.
+    weights.chmod((folder / "config.json").stat().st_mode)
 
 
 def named_as_theirs(

@@ -24,7 +24,7 @@ from model_core.checkpoints.save import save
 from model_core.checkpoints.sources import locate
 from model_core.config import ConfigError, TransformerConfig
 from model_core.families import FAMILIES, find_family
-from tests.support.checkpoints import tiny_bert_config
+from tests.support.checkpoints import save_tiny_bert, tiny_bert_config
 from tests.support.families import albert, bigbird, deberta, modernbert, mpnet, roberta
 from tests.support.families.case import draw
 
@@ -184,6 +184,13 @@ def test_debertas_own_names_of_a_masked_lm_are_saved_as_those_of_transformers(
     token_ids = torch.arange(3, 12)[None]
     found = DebertaV2ForMaskedLM.from_pretrained(again).eval()(token_ids).logits
     assert torch.allclose(found, reference(token_ids).logits, atol=1e-4)
+
+
+def test_who_may_read_a_saved_configuration_may_read_the_weights(tmp_path: Path) -> None:
+    loaded = load(locate(str(save_tiny_bert(tmp_path / "tiny")), cache=tmp_path), Explicit())
+    save(loaded.model, loaded.description, tmp_path)
+    modes = [(tmp_path / name).stat().st_mode for name in ("config.json", "model.safetensors")]
+    assert modes[0] == modes[1]
 
 
 def test_a_classifier_with_two_labels_and_no_names_has_two(tmp_path: Path) -> None:
