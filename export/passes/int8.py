@@ -102,7 +102,7 @@ class _Pass:
         steps = build.one("Mul", largest, self.scalar("level", np.float32(1 / form.levels)))
         if form.least:
             steps = build.one("Max", steps, self.scalar("least", np.float32(form.least)))
-        steps.shape = ir.Shape(shape)
+        steps.shape, steps.type = ir.Shape(shape), x.type
         return steps
 
     def zeros(self, build: Builder, steps: ir.Value, form: InputForm) -> ir.Value:
