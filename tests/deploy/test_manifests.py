@@ -73,6 +73,13 @@ def pod_templates(ray_service: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {"head": cluster["headGroupSpec"]["template"], **workers}
 
 
+def pod_templates_of(item: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The pods of any object, by their names: none of what makes no pods."""
+    if item["kind"] == "RayService":
+        return pod_templates(item)
+    return {"pod": item["spec"]["template"]} if item["kind"] == "Deployment" else {}
+
+
 def unknown_keys(model: BaseModel, given: dict[str, Any], where: str = "") -> Iterator[str]:
     """Keys of `given` that validation passed over: Serve's schemas ignore what they don't know."""
     for key, value in given.items():
@@ -245,6 +252,15 @@ def test_head_and_workers_read_the_same_flags(ray_service: dict[str, Any]) -> No
     }
     assert set(flags["head"]) >= HAPROXY_FLAGS
     assert all(found == flags["head"] for found in flags.values()), flags
+
+
+def test_head_and_workers_have_the_same_settings(objects: list[dict[str, Any]]) -> None:
+    """Serve builds the application on the head: what is no setting there is none in a replica."""
+    (settings,) = [item["metadata"]["name"] for item in objects if item["kind"] == "ConfigMap"]
+    for item in objects:
+        for name, template in pod_templates_of(item).items():
+            for container in template["spec"]["containers"]:
+                assert container["envFrom"] == [{"configMapRef": {"name": settings}}], name
 
 
 def test_the_control_plane_asks_for_a_token(ray_service: dict[str, Any]) -> None:
