@@ -382,6 +382,31 @@ def test_containers_can_do_nothing_that_they_need_not(objects: list[dict[str, An
             }
 
 
+def test_the_autoscaler_can_start_and_reach_kubernetes(
+    ray_service: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """KubeRay adds its container, with nothing of what the namespace and the policies want."""
+    cluster = ray_service["spec"]["rayClusterConfig"]
+    options = cluster.get("autoscalerOptions")
+    assert (options is not None) == cluster.get("enableInTreeAutoscaling", False)
+    if options is None:
+        return
+    pod = pod_templates(ray_service)["head"]["spec"]
+    assert options["securityContext"] == pod["containers"][0]["securityContext"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in options["volumeMounts"]}
+    assert mounts.keys() >= {"/tmp", "/home/anatomy"}
+    token = mounts["/var/run/secrets/kubernetes.io/serviceaccount"]
+    assert set(mounts.values()) <= {volume["name"] for volume in pod["volumes"]}
+    assert token not in {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    (overlay,) = [folder for folder in WITH_RAY if f"[{folder.name}]" in request.node.name]
+    (policy,) = [
+        item["spec"] for item in render(overlay) if item["metadata"]["name"] == "anatomy-autoscaler"
+    ]
+    labels = pod_templates(ray_service)["head"]["metadata"]["labels"].items()
+    assert policy["podSelector"]["matchLabels"].items() <= labels
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {443, 6443}
+
+
 def test_what_is_not_allowed_is_denied(objects: list[dict[str, Any]]) -> None:
     policies = {
         item["metadata"]["name"]: item["spec"]
