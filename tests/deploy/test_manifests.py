@@ -434,6 +434,23 @@ def test_the_settings_are_ones_that_the_service_accepts(objects: list[dict[str, 
     ServiceSettings(**values)  # refuses what it doesn't know, and what is out of range
 
 
+def test_the_settings_say_where_it_listens_and_what_it_serves(
+    objects: list[dict[str, Any]],
+) -> None:
+    """No argument comes before them: `anatomy doctor` in the pod sees what the service sees."""
+    (settings,) = [item["data"] for item in objects if item["kind"] == "ConfigMap"]
+    assert settings["ANATOMY_HOST"] == "0.0.0.0"
+    for item in objects:
+        if item["kind"] == "Deployment":
+            (container,) = item["spec"]["template"]["spec"]["containers"]
+            assert container["args"] == ["anatomy", "serve", "--plain"]
+        elif item["kind"] == "RayService":
+            for application in yaml.safe_load(item["spec"]["serveConfigV2"])["applications"]:
+                args = application["args"]
+                assert args == {} or args.keys() == {"group"}  # a group has to name its models
+    assert settings["ANATOMY_MODELS"] == "minilm,smollm2"
+
+
 def test_everything_that_selects_plain_pods_finds_them() -> None:
     objects = render(KUBERNETES / "overlays" / "plain")
     (labels,) = [
