@@ -3,6 +3,8 @@
 import ast
 import copy
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -449,6 +451,35 @@ def test_the_settings_say_where_it_listens_and_what_it_serves(
                 args = application["args"]
                 assert args == {} or args.keys() == {"group"}  # a group has to name its models
     assert settings["ANATOMY_MODELS"] == "minilm,smollm2"
+
+
+@pytest.mark.parametrize("place", range(3), ids=["registry", "in the image", "in a volume"])
+def test_the_runbooks_sites_render_and_are_valid(place: int, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    sites = re.findall(
+        r"my-site/kustomization.yaml <<'YAML'\n(.*?)^YAML$", page, re.DOTALL | re.MULTILINE
+    )
+    assert len(sites) == 3
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    (tmp_path / "my-site").mkdir()
+    (tmp_path / "my-site" / "kustomization.yaml").write_text(
+        sites[place].replace("REGISTRY", "registry.example.org")
+    )
+    objects = render(tmp_path / "my-site")
+    (pod,) = [item["spec"]["template"]["spec"] for item in objects if item["kind"] == "Deployment"]
+    (container,) = pod["containers"]
+    (settings,) = [item for item in objects if item["kind"] == "ConfigMap"]
+    assert container["image"].startswith("registry.example.org/")
+    assert container["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
+    served = ["minilm,smollm2", "minilm,hf:org/name", "/models/name"][place]
+    assert settings["data"]["ANATOMY_MODELS"] == served
+    assert settings["data"].keys() > {"ANATOMY_MODELS", "ANATOMY_DRAIN_TIMEOUT_S"}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
+    assert mounts.get("models") == ("/models" if place == 2 else None)
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for item in objects:
+        kubernetes_validate.validate(item, "1.32", strict=True)
 
 
 def test_everything_that_selects_plain_pods_finds_them() -> None:
