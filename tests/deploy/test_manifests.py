@@ -345,7 +345,7 @@ def test_what_is_scraped_has_a_port_of_that_name() -> None:
     assert len(monitors) == 2
     for monitor in monitors:
         spec = monitor["spec"]
-        assert spec.keys() == {"selector", "podMetricsEndpoints"}
+        assert spec.keys() - {"jobLabel"} == {"selector", "podMetricsEndpoints"}
         labels = spec["selector"]["matchLabels"].items()
         selected = [pod["spec"] for pod in pods if labels <= pod["metadata"]["labels"].items()]
         assert selected
@@ -354,6 +354,21 @@ def test_what_is_scraped_has_a_port_of_that_name() -> None:
             for pod in selected:
                 ports = {p["name"]: p["containerPort"] for p in pod["containers"][0]["ports"]}
                 assert ports[endpoint["port"]] in {8000} | reached
+
+
+def test_the_alerts_name_the_job_that_pods_are_scraped_as() -> None:
+    """The operator's own name for a job has the namespace in it: no alert would ever fire."""
+    rules = (ROOT / "deploy" / "monitoring" / "rules" / "anatomy.yaml").read_text()
+    (named,) = set(re.findall(r'job="([^"]*)"', rules))
+    objects = render(KUBERNETES / "overlays" / "monitored")
+    (ray_service,) = [item for item in objects if item["kind"] == "RayService"]
+    (monitor,) = [
+        item["spec"]
+        for item in objects
+        if item["kind"] == "PodMonitor" and item["metadata"]["name"] == "anatomy"
+    ]
+    labels = pod_templates(ray_service)["replicas"]["metadata"]["labels"]
+    assert labels[monitor["jobLabel"]] == named
 
 
 def test_containers_can_do_nothing_that_they_need_not(objects: list[dict[str, Any]]) -> None:
