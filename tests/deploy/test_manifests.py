@@ -468,6 +468,30 @@ def test_the_settings_say_where_it_listens_and_what_it_serves(
     assert settings["ANATOMY_MODELS"] == "minilm,smollm2"
 
 
+@pytest.mark.parametrize("overlay", ["cpu", "plain", "gpu", "autoscaled", "split"])
+def test_keys_are_asked_for_wherever_the_component_is(overlay: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    (tmp_path / "site").mkdir()
+    kubernetes = "../deploy/kubernetes"
+    (tmp_path / "site" / "kustomization.yaml").write_text(
+        f"namespace: anatomy\nresources: [{kubernetes}/overlays/{overlay}]\n"
+        f"components: [{kubernetes}/components/keys]\n"
+    )
+    objects = render(tmp_path / "site")
+    (settings,) = [item for item in objects if item["kind"] == "ConfigMap"]
+    file = Path(settings["data"]["ANATOMY_API_KEYS_FILE"])
+    pods = [pod for item in objects for pod in pod_templates_of(item).items()]
+    assert pods
+    for name, template in pods:
+        if name == "head":
+            continue
+        (container,) = template["spec"]["containers"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        (secret,) = [volume for volume in template["spec"]["volumes"] if "secret" in volume]
+        assert mounts[str(file.parent)] == secret["name"]
+        assert container["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
+
+
 @pytest.mark.parametrize("place", range(3), ids=["registry", "in the image", "in a volume"])
 def test_the_runbooks_sites_render_and_are_valid(place: int, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
