@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -125,6 +126,15 @@ def artifacts(settings: ServiceSettings, hardware: Hardware) -> Iterator[Finding
     for model in settings.models:
         folder = artifact_at_hand(model, settings, hardware)
         what = f"artifact of {model}"
+        if folder is None and find_spec("torch") is None:
+            yield Finding(
+                Level.ERROR,
+                what,
+                "not exported, and there is no torch here that could",
+                f"anatomy export {model} where torch is, and bring the artifact here: into the "
+                "image, or in a volume",
+            )
+            continue
         if folder is None:
             yield Finding(
                 Level.WARNING,

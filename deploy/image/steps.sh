@@ -4,7 +4,8 @@
 #
 #   steps.sh server PREFIX [EXTRAS]      the server's environment, PREFIX/venv, without torch
 #   steps.sh exporter FOLDER             the exporter's environment, with torch
-#   steps.sh artifacts FOLDER MODEL …    export models into ANATOMY_CACHE_FOLDER
+#   steps.sh artifacts FOLDER EXTRAS MODEL …   export models into ANATOMY_CACHE_FOLDER, for a GPU
+#                                        where EXTRAS has cuda
 #   steps.sh bill PREFIX                 PREFIX/sbom.json (CycloneDX) and PREFIX/licences.md
 #
 # Run in the root of the source. PYTHON names the interpreter, TORCH_ARGS goes to pip for torch.
@@ -38,9 +39,13 @@ exporter() {
 
 artifacts() {
     folder=$1
-    shift
+    case $2 in
+        *cuda*) device=--cuda ;; # no GPU is needed to export for one
+        *) device= ;;
+    esac
+    shift 2
     for model in "$@"; do
-        "$folder/bin/anatomy" export "$model"
+        "$folder/bin/anatomy" export ${device:+"$device"} "$model"
     done
     rm -rf "$ANATOMY_CACHE_FOLDER/sources"
 }

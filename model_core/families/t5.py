@@ -86,8 +86,11 @@ def encoder_decoder_config(
         attention=(replace(attention, causal=True),) * decoder_layers,
         cross_attention=attention,
     )
-    has_decoder = any(
-        name.removeprefix(PREFIX).startswith("decoder.block.") for name in tensors.names()
+    names = tensors.names()
+    # A model that is trained from scratch has no tensors yet, but says what it is to be.
+    is_whole = fields.take("is_encoder_decoder", bool, False)
+    has_decoder = (is_whole and not names) or any(
+        name.removeprefix(PREFIX).startswith("decoder.block.") for name in names
     )
     sharing = read_sharing(tensors, PREFIX, tied=True)
     return TransformerConfig(

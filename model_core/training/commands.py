@@ -57,7 +57,7 @@ Settings: TypeAlias = Annotated[list[str] | None, typer.Option("--set", metavar=
 Resume: TypeAlias = Annotated[bool, typer.Option("--resume", help="Go on with the run in the "
     "output folder.")]  # fmt: skip
 Cache: TypeAlias = Annotated[Path, typer.Option(help="Where fetched models are kept.",
-    envvar="ANATOMY_CACHE")]  # fmt: skip
+    envvar="ANATOMY_CACHE_FOLDER")]  # fmt: skip
 DEFAULT_CACHE: Final = Path("~/.cache/anatomy")
 TextColumn: TypeAlias = Annotated[str | None, typer.Option(help="The column with the texts.")]
 

@@ -6,6 +6,7 @@ run → data, model, vocabulary → the loop → what the recipe does at the end
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,20 +56,20 @@ def carry_out(
     loop = Loop(prepared.task, run, folder, watch, around.is_stopping, crew)
     if state is not None:
         loop.restore(state)
-    if crew.is_first:
-        output.mkdir(parents=True, exist_ok=True)
-        keep_account(output / DATA_FILE, prepared.tables, is_known=resume)
-        write_run(run, folder.run_file)
-    trained = trained_count(prepared)
-    story = loop.go()
-    if story.ending is Ending.STOPPED or not crew.is_first:
-        return Outcome(story, {}, prepared, trained)
-    around.say("finishing")
-    restore_best(prepared.start, folder)
-    final = {**best_figures(story), **prepared.finish(folder), **prepared.examine()}
-    outcome = Outcome(story, final, prepared, trained)
-    write_report(folder, run, outcome)
-    return outcome
+    with folder.claimed() if crew.is_first else nullcontext():
+        if crew.is_first:
+            keep_account(output / DATA_FILE, prepared.tables, is_known=resume)
+            write_run(run, folder.run_file)
+        trained = trained_count(prepared)
+        story = loop.go()
+        if story.ending is Ending.STOPPED or not crew.is_first:
+            return Outcome(story, {}, prepared, trained)
+        around.say("finishing")
+        restore_best(prepared.start, folder)
+        final = {**best_figures(story), **prepared.finish(folder), **prepared.examine()}
+        outcome = Outcome(story, final, prepared, trained)
+        write_report(folder, run, outcome)
+        return outcome
 
 
 def prepare_in_turn(recipe: Recipe, run: Run, output: Path, around: Surroundings) -> Prepared:

@@ -23,6 +23,7 @@ def read_run(kind: type[AnyRun], file: Path | None, overrides: Mapping[str, Any]
     Raises `TrainingError` naming every key that is wrong, its value, and what is accepted.
     """
     values: dict[str, Any] = {} if file is None else read_yaml(file)
+    require_recipe(kind, file, values.get("recipe"))
     model: Any = values.get("model")
     if isinstance(model, dict) and "model.source" in overrides:
         # A source on the command line takes the place of the file's architecture.
@@ -35,6 +36,15 @@ def read_run(kind: type[AnyRun], file: Path | None, overrides: Mapping[str, Any]
     except ValidationError as error:
         origin = "the run" if file is None else str(file)
         raise TrainingError(f"{origin}: {explain(kind, error)}") from error
+
+
+def require_recipe(kind: type[Run], file: Path | None, named: Any) -> None:
+    """Refuse a file that says it is another recipe's, before each of its keys is found strange."""
+    own = kind.model_fields.get("recipe")
+    if own is not None and isinstance(named, str) and named != own.default:
+        raise TrainingError(
+            f"{file}: recipe is {named!r}, not {own.default!r}; it goes with: anatomy train {named}"
+        )
 
 
 def defaults_of(kind: type[Run]) -> dict[str, Any]:

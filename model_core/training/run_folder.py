@@ -11,11 +11,13 @@ Every folder is made under another name and then renamed; a link is replaced by 
 that is killed at any moment leaves a folder to go on from.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -78,6 +80,26 @@ class RunFolder:
         existing = next(folder for folder in above if folder.exists())
         if not os.access(existing, os.W_OK):
             raise TrainingError(f"{existing} can't be written to; name another folder")
+
+    @contextmanager
+    def claimed(self) -> Generator[None]:
+        """Make the folder if need be, and refuse it while another process writes into it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # On the folder itself, by the kernel: nothing is left of it when a process is killed.
+        handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # Some network file systems lock no folders; a run there is as before.
+            with suppress(OSError):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise TrainingError(
+                        f"another process trains in {self.folder}; wait for it, or name another "
+                        "folder"
+                    ) from error
+            yield
+        finally:
+            os.close(handle)
 
     def newest_state(self) -> Path | None:
         """The state of the latest step, if there is one."""
@@ -169,9 +191,12 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as room:
         fresh, old = Path(room) / "fresh", Path(room) / "old"
         fresh.mkdir()
-        fill(fresh)
-        for file in fresh.rglob("*"):
-            sync(file)
+        try:
+            fill(fresh)
+            for file in fresh.rglob("*"):
+                sync(file)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{target} can't be written: {error}") from error
         if target.exists():
             target.rename(old)
         fresh.rename(target)

@@ -8,7 +8,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -128,10 +130,12 @@ def take(record: Record, columns: Sequence[Column]) -> tuple[Row, str]:
         return {}, record.problem
     row: dict[str, Any] = {}
     for column in columns:
-        if record.values.get(column.name) is None:
+        value = record.values.get(column.name)
+        # pandas writes what is missing as NaN, in JSON too, which knows no such number.
+        if value is None or (isinstance(value, float) and math.isnan(value)):
             return {}, f"have no {column.name!r}"
         try:
-            row[column.name] = column.convert(record.values[column.name])
+            row[column.name] = column.convert(value)
         except ValueError as error:
             return {}, f"have a {column.name!r} that can't be used: they {error}"
     return row, ""
@@ -166,9 +170,10 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        likely = "utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "latin1"
         raise TrainingError(
             f"{path} is not UTF-8: byte 0x{data[error.start]:02x} in line {line} "
-            f"({error.reason}); convert it first, for example: iconv -f latin1 -t utf-8"
+            f"({error.reason}); convert it first, for example: iconv -f {likely} -t utf-8"
         ) from error
 
 

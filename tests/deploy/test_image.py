@@ -86,6 +86,21 @@ def test_every_step_of_the_dockerfile_is_one_that_exists() -> None:
     assert called == defined - {"install"}
 
 
+@pytest.mark.parametrize(("extras", "options"), [("", []), ("cuda", ["--cuda"])])
+def test_models_are_exported_for_the_device_of_the_image(
+    extras: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server on a GPU looks for another artifact than one on a CPU, and has no exporter."""
+    exporter = tmp_path / "bin" / "anatomy"
+    exporter.parent.mkdir()
+    exporter.write_text('#!/bin/sh\necho "$@" >>"$ANATOMY_CACHE_FOLDER/asked"\n')
+    exporter.chmod(0o755)
+    monkeypatch.setenv("ANATOMY_CACHE_FOLDER", str(tmp_path))
+    run(str(STEPS), "artifacts", str(tmp_path), extras, "minilm", "hf:org/name")
+    asked = [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
+    assert asked == [["export", *options, "minilm"], ["export", *options, "hf:org/name"]]
+
+
 def test_haproxy_is_where_the_image_says(image: Path) -> None:
     for line in DOCKERFILE.read_text().splitlines():
         name, _, path = line.strip().rstrip(" \\").partition("=")

@@ -3,6 +3,8 @@
 import ast
 import copy
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,13 @@ def pod_templates(ray_service: dict[str, Any]) -> dict[str, dict[str, Any]]:
     cluster = ray_service["spec"]["rayClusterConfig"]
     workers = {group["groupName"]: group["template"] for group in cluster["workerGroupSpecs"]}
     return {"head": cluster["headGroupSpec"]["template"], **workers}
+
+
+def pod_templates_of(item: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The pods of any object, by their names: none of what makes no pods."""
+    if item["kind"] == "RayService":
+        return pod_templates(item)
+    return {"pod": item["spec"]["template"]} if item["kind"] == "Deployment" else {}
 
 
 def unknown_keys(model: BaseModel, given: dict[str, Any], where: str = "") -> Iterator[str]:
@@ -247,6 +256,15 @@ def test_head_and_workers_read_the_same_flags(ray_service: dict[str, Any]) -> No
     assert all(found == flags["head"] for found in flags.values()), flags
 
 
+def test_head_and_workers_have_the_same_settings(objects: list[dict[str, Any]]) -> None:
+    """Serve builds the application on the head: what is no setting there is none in a replica."""
+    (settings,) = [item["metadata"]["name"] for item in objects if item["kind"] == "ConfigMap"]
+    for item in objects:
+        for name, template in pod_templates_of(item).items():
+            for container in template["spec"]["containers"]:
+                assert container["envFrom"] == [{"configMapRef": {"name": settings}}], name
+
+
 def test_the_control_plane_asks_for_a_token(ray_service: dict[str, Any]) -> None:
     assert ray_service["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
 
@@ -327,7 +345,7 @@ def test_what_is_scraped_has_a_port_of_that_name() -> None:
     assert len(monitors) == 2
     for monitor in monitors:
         spec = monitor["spec"]
-        assert spec.keys() == {"selector", "podMetricsEndpoints"}
+        assert spec.keys() - {"jobLabel"} == {"selector", "podMetricsEndpoints"}
         labels = spec["selector"]["matchLabels"].items()
         selected = [pod["spec"] for pod in pods if labels <= pod["metadata"]["labels"].items()]
         assert selected
@@ -336,6 +354,21 @@ def test_what_is_scraped_has_a_port_of_that_name() -> None:
             for pod in selected:
                 ports = {p["name"]: p["containerPort"] for p in pod["containers"][0]["ports"]}
                 assert ports[endpoint["port"]] in {8000} | reached
+
+
+def test_the_alerts_name_the_job_that_pods_are_scraped_as() -> None:
+    """The operator's own name for a job has the namespace in it: no alert would ever fire."""
+    rules = (ROOT / "deploy" / "monitoring" / "rules" / "anatomy.yaml").read_text()
+    (named,) = set(re.findall(r'job="([^"]*)"', rules))
+    objects = render(KUBERNETES / "overlays" / "monitored")
+    (ray_service,) = [item for item in objects if item["kind"] == "RayService"]
+    (monitor,) = [
+        item["spec"]
+        for item in objects
+        if item["kind"] == "PodMonitor" and item["metadata"]["name"] == "anatomy"
+    ]
+    labels = pod_templates(ray_service)["replicas"]["metadata"]["labels"]
+    assert labels[monitor["jobLabel"]] == named
 
 
 def test_containers_can_do_nothing_that_they_need_not(objects: list[dict[str, Any]]) -> None:
@@ -366,6 +399,31 @@ def test_containers_can_do_nothing_that_they_need_not(objects: list[dict[str, An
             }
 
 
+def test_the_autoscaler_can_start_and_reach_kubernetes(
+    ray_service: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """KubeRay adds its container, with nothing of what the namespace and the policies want."""
+    cluster = ray_service["spec"]["rayClusterConfig"]
+    options = cluster.get("autoscalerOptions")
+    assert (options is not None) == cluster.get("enableInTreeAutoscaling", False)
+    if options is None:
+        return
+    pod = pod_templates(ray_service)["head"]["spec"]
+    assert options["securityContext"] == pod["containers"][0]["securityContext"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in options["volumeMounts"]}
+    assert mounts.keys() >= {"/tmp", "/home/anatomy"}
+    token = mounts["/var/run/secrets/kubernetes.io/serviceaccount"]
+    assert set(mounts.values()) <= {volume["name"] for volume in pod["volumes"]}
+    assert token not in {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    (overlay,) = [folder for folder in WITH_RAY if f"[{folder.name}]" in request.node.name]
+    (policy,) = [
+        item["spec"] for item in render(overlay) if item["metadata"]["name"] == "anatomy-autoscaler"
+    ]
+    labels = pod_templates(ray_service)["head"]["metadata"]["labels"].items()
+    assert policy["podSelector"]["matchLabels"].items() <= labels
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {443, 6443}
+
+
 def test_what_is_not_allowed_is_denied(objects: list[dict[str, Any]]) -> None:
     policies = {
         item["metadata"]["name"]: item["spec"]
@@ -391,6 +449,76 @@ def test_the_settings_are_ones_that_the_service_accepts(objects: list[dict[str, 
     (settings,) = [item["data"] for item in objects if item["kind"] == "ConfigMap"]
     values = {name.removeprefix("ANATOMY_").lower(): value for name, value in settings.items()}
     ServiceSettings(**values)  # refuses what it doesn't know, and what is out of range
+
+
+def test_the_settings_say_where_it_listens_and_what_it_serves(
+    objects: list[dict[str, Any]],
+) -> None:
+    """No argument comes before them: `anatomy doctor` in the pod sees what the service sees."""
+    (settings,) = [item["data"] for item in objects if item["kind"] == "ConfigMap"]
+    assert settings["ANATOMY_HOST"] == "0.0.0.0"
+    for item in objects:
+        if item["kind"] == "Deployment":
+            (container,) = item["spec"]["template"]["spec"]["containers"]
+            assert container["args"] == ["anatomy", "serve", "--plain"]
+        elif item["kind"] == "RayService":
+            for application in yaml.safe_load(item["spec"]["serveConfigV2"])["applications"]:
+                args = application["args"]
+                assert args == {} or args.keys() == {"group"}  # a group has to name its models
+    assert settings["ANATOMY_MODELS"] == "minilm,smollm2"
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "plain", "gpu", "autoscaled", "split"])
+def test_keys_are_asked_for_wherever_the_component_is(overlay: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    (tmp_path / "site").mkdir()
+    kubernetes = "../deploy/kubernetes"
+    (tmp_path / "site" / "kustomization.yaml").write_text(
+        f"namespace: anatomy\nresources: [{kubernetes}/overlays/{overlay}]\n"
+        f"components: [{kubernetes}/components/keys]\n"
+    )
+    objects = render(tmp_path / "site")
+    (settings,) = [item for item in objects if item["kind"] == "ConfigMap"]
+    file = Path(settings["data"]["ANATOMY_API_KEYS_FILE"])
+    pods = [pod for item in objects for pod in pod_templates_of(item).items()]
+    assert pods
+    for name, template in pods:
+        if name == "head":
+            continue
+        (container,) = template["spec"]["containers"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        (secret,) = [volume for volume in template["spec"]["volumes"] if "secret" in volume]
+        assert mounts[str(file.parent)] == secret["name"]
+        assert container["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
+
+
+@pytest.mark.parametrize("place", range(3), ids=["registry", "in the image", "in a volume"])
+def test_the_runbooks_sites_render_and_are_valid(place: int, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    sites = re.findall(
+        r"my-site/kustomization.yaml <<'YAML'\n(.*?)^YAML$", page, re.DOTALL | re.MULTILINE
+    )
+    assert len(sites) == 3
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    (tmp_path / "my-site").mkdir()
+    (tmp_path / "my-site" / "kustomization.yaml").write_text(
+        sites[place].replace("REGISTRY", "registry.example.org")
+    )
+    objects = render(tmp_path / "my-site")
+    (pod,) = [item["spec"]["template"]["spec"] for item in objects if item["kind"] == "Deployment"]
+    (container,) = pod["containers"]
+    (settings,) = [item for item in objects if item["kind"] == "ConfigMap"]
+    assert container["image"].startswith("registry.example.org/")
+    assert container["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
+    served = ["minilm,smollm2", "minilm,hf:org/name", "/models/name"][place]
+    assert settings["data"]["ANATOMY_MODELS"] == served
+    assert settings["data"].keys() > {"ANATOMY_MODELS", "ANATOMY_DRAIN_TIMEOUT_S"}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
+    assert mounts.get("models") == ("/models" if place == 2 else None)
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for item in objects:
+        kubernetes_validate.validate(item, "1.32", strict=True)
 
 
 def test_everything_that_selects_plain_pods_finds_them() -> None:

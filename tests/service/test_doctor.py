@@ -39,6 +39,17 @@ def test_a_model_that_is_not_exported_is_a_warning(tmp_path: Path) -> None:
     assert finding(findings, "artifact of minilm").level is Level.WARNING
 
 
+def test_a_model_that_nothing_here_can_export_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image has no torch: a model that isn't in it never gets there by itself."""
+    monkeypatch.setattr(doctor, "find_spec", lambda _: None)
+    findings = examine(ServiceSettings(cache_folder=tmp_path, models=("minilm",)), CPU)
+    found = finding(findings, "artifact of minilm")
+    assert found.level is Level.ERROR
+    assert "no torch" in found.found
+
+
 def test_a_damaged_artifact_is_an_error_and_so_is_one_that_everybody_may_write(
     minilm_artifact: Artifact, tmp_path: Path
 ) -> None:

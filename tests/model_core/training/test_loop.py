@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -171,21 +172,32 @@ def test_checkpoints_are_loadable_and_no_more_are_kept_than_wanted(tmp_path: Pat
     assert not [path for path in output.rglob(".*") if path.name not in {".", ".."}]
 
 
-def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path):
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_a_folder_is_written_whole_or_not_at_all(kind: type[Exception], tmp_path: Path):
     target = tmp_path / "step-1"
 
     def fail(folder: Path) -> None:
         (folder / "half").write_text("…")
-        raise OSError("the disk is full")
+        raise kind("the disk is full")
 
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(TrainingError, match=r"step-1 can't be written: .*full"):
         write_folder(target, fail)
     assert not list(tmp_path.iterdir())
     write_folder(target, lambda folder: None)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(TrainingError, match=r"step-1 can't be written: .*full"):
         write_folder(target, fail)
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
     assert not list(target.iterdir())
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(tmp_path: Path):
+    settings = tiny_run(tmp_path, steps=1)
+    held = RunFolder(tmp_path / "run")
+    with held.claimed(), pytest.raises(TrainingError, match="another process trains in"):
+        go("causal_lm", settings, held.folder)
+    assert held.newest_state() is None
+    go("causal_lm", settings, held.folder)
+    assert held.newest_state() is not None
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path):

@@ -65,3 +65,10 @@ def test_settings_are_yaml():
     assert parse_setting("matryoshka=[64, 32]") == ("matryoshka", [64, 32])
     with pytest.raises(TrainingError, match="KEY=VALUE"):
         parse_setting("training.steps")
+
+
+def test_a_file_of_another_recipe_is_said_to_be_one(tmp_path: Path):
+    file = tmp_path / "run.yaml"
+    file.write_text("recipe: classify\ndata: {text_column: body}\n")
+    with pytest.raises(TrainingError, match="it goes with: anatomy train classify"):
+        read_run(CausalLM, file, LEAST)

@@ -52,3 +52,14 @@ def test_what_belongs_to_a_checkpoint_is_kept_and_what_tells_of_its_vectors_is_n
     left = ("config.json", "modules.json", "model.safetensors", "README.md")
     assert all(map(is_kept, kept))
     assert not any(map(is_kept, left))
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_a_t5_without_tensors_has_a_decoder_if_it_says_so(is_whole: bool):
+    """What there is of a checkpoint tells otherwise; from scratch, there is nothing."""
+    config = {
+        "model_type": "t5", "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2,
+        "vocab_size": 40, "is_encoder_decoder": is_whole,
+    }  # fmt: skip
+    built = describe_config(config).config(NoTensors())
+    assert (built.decoder is not None) == is_whole

@@ -77,6 +77,26 @@ def test_a_pronouncing_dictionary_has_a_row_for_each_pronunciation(tmp_path: Pat
     assert not {row["source"] for row in train} & {row["source"] for row in validation}
 
 
+def test_nan_is_no_label(tmp_path: Path):
+    """What pandas writes for a value that is missing would else be a label of that name."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": NaN}\n'
+                    '{"text": NaN, "label": "x"}\n')  # fmt: skip
+    table = read_table(file, COLUMNS)
+    assert [row["text"] for row in table.rows] == ["a"]
+    assert {reason: each.first for reason, each in table.skipped.items()} == {
+        "have no 'label'": "rows.jsonl, line 2",
+        "have no 'text'": "rows.jsonl, line 3",
+    }
+
+
+def test_the_advice_for_utf_16_is_to_convert_from_it(tmp_path: Path):
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\na,x\n", encoding="utf-16")
+    with pytest.raises(TrainingError, match="iconv -f utf-16 -t utf-8"):
+        read_table(file, COLUMNS)
+
+
 def test_rows_that_cannot_be_used_are_counted_with_reason_and_place(tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a", "label": "x"}\n{"text": \n{"text": " ", "label": "x"}\n'
