@@ -6,6 +6,7 @@ import { firstInquiry, siteOf, sizeOf } from "./data/reading";
 import { ServiceError, type Source } from "./data/source";
 import { fill, make } from "./dom";
 import { type Palette, paletteOf } from "./draw/palette";
+import { MOST_HEADS } from "./draw/series";
 import type { Page, Scene, View } from "./page";
 import { Composer } from "./shell/composer";
 import { Controls } from "./shell/controls";
@@ -210,10 +211,11 @@ class Shell implements Page {
     return { model, text: state.text, second: state.second === "" ? null : state.second };
   }
 
-  /** Brings layer and heads to what the model has; whether that changed anything. */
+  /** Brings layer and heads to what the model has and a view can show; whether that changed
+   * anything. */
   private clamp(state: State, answer: Answer): boolean {
     const size = sizeOf(answer, siteOf(answer, state.site));
-    const heads = state.heads.filter((head) => head < size.heads);
+    const heads = state.heads.filter((head) => head < size.heads).slice(0, MOST_HEADS);
     const layer = Math.min(state.layer, size.layers - 1);
     if (layer === state.layer && heads.length === state.heads.length && heads.length > 0)
       return false;
