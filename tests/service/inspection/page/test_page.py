@@ -97,6 +97,13 @@ async def test_an_address_has_whole_layers_and_no_more_heads_than_colours(visit:
     await expect(page.locator(".column.queries .token")).to_have_count(7)
 
 
+async def test_what_xml_has_no_way_to_write_is_saved_too(visit: Visit, tmp_path: Path) -> None:
+    page = await visit.look("writer", text="a\x01\x1b\uffffb", view="next")
+    drawing = ElementTree.parse(await saved(page, "svg", tmp_path))
+    assert any("a\ufffd" in (one.text or "") for one in drawing.iter(f"{SVG}text"))
+    assert (await saved(page, "png", tmp_path)).read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("view", VIEWS)
 async def test_a_view_is_saved_as_drawing_picture_and_numbers(
     visit: Visit, visiting: Visiting, tmp_path: Path, view: str

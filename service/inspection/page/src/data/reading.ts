@@ -120,10 +120,20 @@ function continues(before: Token, token: Token): boolean {
 const LETTERS =
   /^(?!\p{Script=Han}|\p{Script=Hiragana}|\p{Script=Katakana}|\p{Script=Thai})[\p{L}\p{M}\p{N}'’]/u;
 
-/** A token with its spaces and line ends to be seen. */
+/** A token with its spaces, line ends and other controls to be seen. */
 export function visible(text: string): string {
-  const shown = text.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥");
+  const shown = text
+    .replace(/ /g, "␣")
+    .replace(/\n/g, "⏎")
+    .replace(/\t/g, "⇥")
+    .replace(/\p{Cc}/gu, pictured);
   return shown === "" ? "∅" : shown;
+}
+
+/** A control character by its picture, as far as Unicode has one. */
+function pictured(control: string): string {
+  const code = control.charCodeAt(0);
+  return code < 0x20 ? String.fromCharCode(0x2400 + code) : code === 0x7f ? "␡" : "\ufffd";
 }
 
 /** A pattern by groups: what a group's tokens look at on average, at all tokens of a group. */
