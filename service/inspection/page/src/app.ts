@@ -51,7 +51,8 @@ export class App {
     if (
       state.model !== before.model ||
       state.text !== before.text ||
-      state.second !== before.second
+      state.second !== before.second ||
+      String(state.written) !== String(before.written)
     )
       this.cache.giveUp();
     if (another) this.rebuild();
@@ -189,10 +190,13 @@ class Shell implements Page {
     this.footer.show(answer);
     document.title = `${this.say(`view.${entry.name}`)} · ${answer.model} · Anatomy`;
     if (this.mounted?.entry !== entry) {
+      const hadFocus = this.stage.contains(document.activeElement);
       this.unmount();
       this.mounted = { entry, view: entry.make(this) };
       fill(this.stage, this.mounted.view.element);
       this.stage.setAttribute("aria-labelledby", `tab-${entry.name}`);
+      // What had it is gone: a keyboard goes on from the view, not from the top of the page.
+      if (hadFocus) this.stage.parentElement?.focus({ preventScroll: true });
     }
     this.mounted.view.show(scene);
   }
