@@ -1,6 +1,6 @@
 """The graphs of an inspection artifact, ready to run: padded rows in, what is seen out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -39,13 +39,16 @@ class InspectionGraphs:
         found = self._session(GRAPH).run(self._feeds(rows, target), outputs)
         return dict(zip(outputs, found, strict=True))
 
-    def likeliest(self, states: Floats, top: int) -> tuple[Array, Floats]:
+    def likeliest(
+        self, states: Floats, top: int, go_on: Callable[[], None]
+    ) -> tuple[Array, Floats]:
         """Of states [N, E] read as if they were the last: the likeliest next tokens [N, top] and
-        their probabilities."""
+        their probabilities. `go_on` is called between runs, and may raise."""
         session = self._session(LENS_GRAPH)
         ids: list[Array] = []
         probs: list[Floats] = []
         for start in range(0, len(states), LENS_ROWS):
+            go_on()
             (logits,) = session.run({"states": states[start : start + LENS_ROWS]}, ["logits"])
             best, found = likeliest(logits.astype(np.float64), top)
             ids.append(best)

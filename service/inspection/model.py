@@ -191,7 +191,11 @@ class Looking:
             names.add(VECTORS_OF_TOKENS)
         order = sorted(names)
         # One after the other, so that no row is padded and every tensor is as long as its text.
-        return [graphs.run([row], self.read.target, order) for row in self.read.sources]
+        found: list[dict[str, Array]] = []
+        for row in self.read.sources:
+            self.go_on()
+            found.append(graphs.run([row], self.read.target, order))
+        return found
 
     def tokens(self, row: TokenRow) -> list[dict[str, Any]]:
         """The tokens of a row, each with its own text, its part of the text, and its place."""
@@ -215,11 +219,14 @@ class Looking:
         if self.includes(Part.NEXT_TOKENS):
             places = self.inquiry.positions or (len(self.asked.spans) - 1,)
             states = run[f"{graphs.inspection.lens}.states"][:, 0]
-            seen.answer["next_tokens"] = next_tokens(graphs, tokenizer, states, places, top)
+            seen.answer["next_tokens"] = next_tokens(
+                graphs, tokenizer, states, places, top, self.go_on
+            )
         if self.includes(Part.LOGIT_LENS):
-            self.go_on()
             states = run[f"{graphs.inspection.lens}.states"][:, 0]
-            told, tensors = logit_lens(graphs, tokenizer, states, self.lens_places(), top)
+            told, tensors = logit_lens(
+                graphs, tokenizer, states, self.lens_places(), top, self.go_on
+            )
             seen.answer["logit_lens"] = told
             seen.tensors |= tensors
 

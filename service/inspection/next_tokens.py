@@ -1,6 +1,6 @@
 """What a model would say next, and what each state of its stream would, read as the last one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,18 @@ def lens_places(inquiry: Inquiry, tokens: int, layers: int) -> tuple[list[int], 
 
 
 def next_tokens(
-    graphs: InspectionGraphs, tokenizer: Tokenizer, states: Array, places: Sequence[int], top: int
+    graphs: InspectionGraphs,
+    tokenizer: Tokenizer,
+    states: Array,
+    places: Sequence[int],
+    top: int,
+    go_on: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """The likeliest tokens after each of `places`, and what weight the others have; `states`
-    [states, tokens, E]."""
+    [states, tokens, E]. `go_on` is called between places, and may raise."""
     found: list[dict[str, Any]] = []
     for place in places:
+        go_on()
         # One by one: a row is as wide as the vocabulary, and the lens runs in blocks anyway.
         logits = graphs.logits(states[-1, place])
         ids, probs = likeliest(logits[None], top)
@@ -83,10 +89,12 @@ def logit_lens(
     states: Array,
     chosen: tuple[list[int], list[int]],
     top: int,
+    go_on: Callable[[], None],
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The same of each of the `chosen` states and places, as `lens_places` gives them."""
+    """The same of each of the `chosen` states and places, as `lens_places` gives them; `go_on` is
+    called between runs, and may raise."""
     asked = states[np.ix_(*chosen)]
-    ids, probs = graphs.likeliest(asked.reshape(-1, asked.shape[-1]), top)
+    ids, probs = graphs.likeliest(asked.reshape(-1, asked.shape[-1]), top, go_on)
     shape = (*asked.shape[:2], ids.shape[1])
     told = {
         "states": chosen[0],

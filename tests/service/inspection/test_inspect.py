@@ -17,7 +17,10 @@ from transformers import BertModel
 
 from service.app import create_app
 from service.errors import UnknownModel
-from service.inspection.model import InspectedModel, Seen
+from service.inspection import graphs
+from service.inspection.inquiry import Inquiry, Part
+from service.inspection.model import GivenUp, InspectedModel, Seen
+from service.inspection.sequences import TextLimits
 from service.living import ModelGroup
 from service.metrics import Metrics
 from service.registry import Registry
@@ -423,3 +426,30 @@ async def test_what_is_loaded_later_can_be_looked_into_and_what_is_unloaded_cann
         assert registry.inspection("another").card.labels == LABELS
         with pytest.raises(UnknownModel):
             registry.inspection("embedder")
+
+
+@pytest.mark.parametrize("part", [Part.NEXT_TOKENS, Part.LOGIT_LENS])
+def test_what_nobody_waits_for_ends_between_two_positions(
+    folders: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch, part: Part
+) -> None:
+    cache, models = folders
+    settings = ServiceSettings(
+        models=tuple(map(str, models)), cache_folder=cache, threads=1, inspect=True, max_context=64
+    )
+    registry = Registry()
+    group = ModelGroup(settings, registry, Metrics())
+    group.load()
+    monkeypatch.setattr(graphs, "LENS_ROWS", 2)
+    asked = list[bool]()
+
+    def wanted() -> bool:
+        asked.append(len(asked) < 3)
+        return asked[-1]
+
+    inquiry = Inquiry("abcdef", include=(part,), positions=(0, 1, 2, 3, 4, 5))
+    try:
+        with pytest.raises(GivenUp):
+            registry.inspection("writer").look(inquiry, TextLimits(48, 32), 2**20, wanted)
+    finally:
+        group.close()
+    assert asked == [True, True, True, False]

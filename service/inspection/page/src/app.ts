@@ -6,6 +6,7 @@ import { firstInquiry, siteOf, sizeOf } from "./data/reading";
 import { ServiceError, type Source } from "./data/source";
 import { fill, make } from "./dom";
 import { type Palette, paletteOf } from "./draw/palette";
+import { MOST_HEADS } from "./draw/series";
 import type { Page, Scene, View } from "./page";
 import { Composer } from "./shell/composer";
 import { Controls } from "./shell/controls";
@@ -50,7 +51,8 @@ export class App {
     if (
       state.model !== before.model ||
       state.text !== before.text ||
-      state.second !== before.second
+      state.second !== before.second ||
+      String(state.written) !== String(before.written)
     )
       this.cache.giveUp();
     if (another) this.rebuild();
@@ -188,10 +190,13 @@ class Shell implements Page {
     this.footer.show(answer);
     document.title = `${this.say(`view.${entry.name}`)} · ${answer.model} · Anatomy`;
     if (this.mounted?.entry !== entry) {
+      const hadFocus = this.stage.contains(document.activeElement);
       this.unmount();
       this.mounted = { entry, view: entry.make(this) };
       fill(this.stage, this.mounted.view.element);
       this.stage.setAttribute("aria-labelledby", `tab-${entry.name}`);
+      // What had it is gone: a keyboard goes on from the view, not from the top of the page.
+      if (hadFocus) this.stage.parentElement?.focus({ preventScroll: true });
     }
     this.mounted.view.show(scene);
   }
@@ -210,10 +215,11 @@ class Shell implements Page {
     return { model, text: state.text, second: state.second === "" ? null : state.second };
   }
 
-  /** Brings layer and heads to what the model has; whether that changed anything. */
+  /** Brings layer and heads to what the model has and a view can show; whether that changed
+   * anything. */
   private clamp(state: State, answer: Answer): boolean {
     const size = sizeOf(answer, siteOf(answer, state.site));
-    const heads = state.heads.filter((head) => head < size.heads);
+    const heads = state.heads.filter((head) => head < size.heads).slice(0, MOST_HEADS);
     const layer = Math.min(state.layer, size.layers - 1);
     if (layer === state.layer && heads.length === state.heads.length && heads.length > 0)
       return false;

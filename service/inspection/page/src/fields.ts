@@ -33,6 +33,16 @@ export function number(initial: number, least: number, most: number, isStep = tr
   return { initial, isStep, read, write: (value) => String(Number(value.toPrecision(6))) };
 }
 
+/** A whole number from `least` to `most`. */
+export function whole(initial: number, least: number, most: number, isStep = true): Field<number> {
+  const any = number(initial, least, most, isStep);
+  const read = (text: string) => {
+    const value = any.read(text);
+    return Number.isInteger(value) ? value : undefined;
+  };
+  return { ...any, read };
+}
+
 /** A whole number from 0 on, or null. */
 export function place(initial: number | null, isStep = true): Field<number | null> {
   const read = (text: string) =>

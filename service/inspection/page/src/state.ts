@@ -1,7 +1,7 @@
 // All that is chosen on the page, in one place; it stands in the address, after the #, which a
 // browser keeps for itself: texts are not in any server's log.
 
-import { choice, type Field, flag, number, place, places, sequence, words } from "./fields";
+import { choice, type Field, flag, number, place, places, sequence, whole, words } from "./fields";
 
 export const VIEWS = ["model", "head", "neuron", "next", "vectors", "compare"] as const;
 export type ViewName = (typeof VIEWS)[number];
@@ -14,7 +14,7 @@ const FIELDS = {
   // What is shown of it. The site "" is the first that the model has.
   view: choice(VIEWS, "head"),
   site: choice(["", "encoder", "decoder", "cross"], ""),
-  layer: number(0, 0, 999),
+  layer: whole(0, 0, 999),
   heads: places([0]),
   hideSpecial: flag(false),
   mergePieces: flag(false),
@@ -25,12 +25,12 @@ const FIELDS = {
   // Of the neuron view: the query and key that are followed, and how far.
   query: place(null, false),
   key: place(null, false),
-  step: number(6, 1, 6, false),
+  step: whole(6, 1, 6, false),
   // Of what comes next: the ids of the tokens that were added, how one is drawn, the cell of the
   // lens that is told of.
   written: sequence([]),
   temperature: number(1, 0, 2, false),
-  topK: number(0, 0, 100, false),
+  topK: whole(0, 0, 100, false),
   topP: number(1, 0.05, 1, false),
   lensState: place(null, false),
   lensPosition: place(null, false),

@@ -89,6 +89,22 @@ async def test_what_is_no_state_is_as_at_first(visit: Visit) -> None:
     await expect(page.locator("#layer")).to_have_value("0")
 
 
+async def test_an_address_has_whole_layers_and_no_more_heads_than_colours(visit: Visit) -> None:
+    heads = ".".join(map(str, range(12)))
+    page = await visit.look("minilm", view="head", layer=1.5, heads=heads)
+    await expect(page.locator("#layer")).to_have_value("0")
+    await expect(page.locator(".chip[aria-pressed=true]")).to_have_count(8)
+    await expect(page.locator(".column.queries .token")).to_have_count(7)
+
+
+async def test_what_xml_has_no_way_to_write_is_saved_too(visit: Visit, tmp_path: Path) -> None:
+    page = await visit.look("writer", text="a\x01\x1b\uffffb", view="compare")
+    drawing = ElementTree.parse(await saved(page, "svg", tmp_path))
+    texts = [one.text for one in drawing.iter(f"{SVG}text")]
+    assert "writer · a\ufffd\ufffd\ufffdb" in texts
+    assert (await saved(page, "png", tmp_path)).read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("view", VIEWS)
 async def test_a_view_is_saved_as_drawing_picture_and_numbers(
     visit: Visit, visiting: Visiting, tmp_path: Path, view: str

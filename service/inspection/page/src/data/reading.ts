@@ -92,14 +92,27 @@ export interface Grouping {
   readonly mergePieces: boolean;
 }
 
+/** What each token adds to the text: a character that several tokens write comes with the first. */
+export function addedBy(tokens: readonly Token[]): readonly string[] {
+  const stops = new Map<number | null, number>();
+  return tokens.map(({ text, start, stop, of }) => {
+    if (start === null || stop === null) return text;
+    const known = Math.max(0, (stops.get(of) ?? 0) - start);
+    stops.set(of, Math.max(stop, stops.get(of) ?? 0));
+    // Places count code points.
+    return known === 0 ? text : Array.from(text).slice(known).join("");
+  });
+}
+
 export function groupsOf(tokens: readonly Token[], grouping: Grouping): readonly Group[] {
+  const added = grouping.mergePieces ? addedBy(tokens) : [];
   const groups: { label: string; places: number[]; special: boolean }[] = [];
   let before: Token | undefined;
   tokens.forEach((token, place) => {
     const last = groups.at(-1);
     if (grouping.mergePieces && before && last && continues(before, token)) {
       last.places.push(place);
-      last.label += visible(token.text);
+      if (added[place]) last.label += visible(added[place]);
     } else if (!(grouping.hideSpecial && token.special)) {
       const label = visible(grouping.mergePieces && !token.special ? token.text : token.token);
       groups.push({ label, places: [place], special: token.special });
@@ -109,10 +122,12 @@ export function groupsOf(tokens: readonly Token[], grouping: Grouping): readonly
   return groups;
 }
 
-/** Whether a token is a further piece of the word that the one before it is of. */
+/** Whether a token is a further piece of the word, or character, that the one before it is of. */
 function continues(before: Token, token: Token): boolean {
   if (before.special || token.special || before.of !== token.of) return false;
-  if (before.stop === null || token.start !== before.stop) return false;
+  if (before.stop === null || token.start === null) return false;
+  if (token.start < before.stop) return true;
+  if (token.start > before.stop) return false;
   return /[\p{L}\p{M}\p{N}]$/u.test(before.text) && LETTERS.test(token.text);
 }
 
@@ -120,10 +135,20 @@ function continues(before: Token, token: Token): boolean {
 const LETTERS =
   /^(?!\p{Script=Han}|\p{Script=Hiragana}|\p{Script=Katakana}|\p{Script=Thai})[\p{L}\p{M}\p{N}'’]/u;
 
-/** A token with its spaces and line ends to be seen. */
+/** A token with its spaces, line ends and other controls to be seen. */
 export function visible(text: string): string {
-  const shown = text.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥");
+  const shown = text
+    .replace(/ /g, "␣")
+    .replace(/\n/g, "⏎")
+    .replace(/\t/g, "⇥")
+    .replace(/\p{Cc}/gu, pictured);
   return shown === "" ? "∅" : shown;
+}
+
+/** A control character by its picture, as far as Unicode has one. */
+function pictured(control: string): string {
+  const code = control.charCodeAt(0);
+  return code < 0x20 ? String.fromCharCode(0x2400 + code) : code === 0x7f ? "␡" : "\ufffd";
 }
 
 /** A pattern by groups: what a group's tokens look at on average, at all tokens of a group. */

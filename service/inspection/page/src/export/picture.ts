@@ -5,8 +5,11 @@ import type { State } from "../state";
 /** Pixels of a PNG for one of the drawing. */
 const SHARPNESS = 2;
 
+/** Characters that XML 1.0 has no way to write: texts and tokens may have them all the same. */
+const NO_XML = /[^\t\n\r\u{20}-\u{d7ff}\u{e000}-\u{fffd}\u{10000}-\u{10ffff}]/gu;
+
 export function svgOf(drawing: SVGSVGElement): Blob {
-  const text = new XMLSerializer().serializeToString(drawing);
+  const text = new XMLSerializer().serializeToString(drawing).replace(NO_XML, "\ufffd");
   return new Blob([`<?xml version="1.0" encoding="UTF-8"?>\n${text}\n`], { type: "image/svg+xml" });
 }
 

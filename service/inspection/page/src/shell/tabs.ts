@@ -46,7 +46,15 @@ export class Tabs {
       return tab;
     });
     fill(this.list, ...tabs);
-    if (hadFocus) tabs[entries.indexOf(shown)]?.focus();
+    const chosen = tabs[entries.indexOf(shown)];
+    if (hadFocus) chosen?.focus();
+    if (chosen) this.bringIntoView(chosen);
+  }
+
+  /** Small screens have no room for all tabs. The page itself stays where it is. */
+  private bringIntoView(tab: HTMLElement): void {
+    const [room, own] = [this.list.getBoundingClientRect(), tab.getBoundingClientRect()];
+    this.list.scrollLeft += Math.min(0, own.left - room.left) + Math.max(0, own.right - room.right);
   }
 
   private move(event: KeyboardEvent): void {

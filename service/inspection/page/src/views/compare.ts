@@ -49,6 +49,7 @@ class CompareView implements View {
   private readonly betweenNote = make("p", { class: "note" });
   private readonly outcome: Outcome;
   private shown: readonly (Shown | null)[] = [];
+  private legend: "compare.legend" | "compare.legend.rollout" = "compare.legend";
   private apart: Heat | null = null;
 
   constructor(private readonly page: Page) {
@@ -91,6 +92,7 @@ class CompareView implements View {
     const site = siteOf(base.answer, state.site);
     const rolls = state.shows === "rollout" && site !== "cross";
     const shows = state.shows === "rollout" && !rolls ? "mean" : state.shows;
+    this.legend = rolls ? "compare.legend.rollout" : "compare.legend";
     fill(
       this.why,
       [
@@ -112,7 +114,7 @@ class CompareView implements View {
       "aria-busy",
       String(this.shown.some((one, at) => !one && this.notes[at]?.textContent === "")),
     );
-    this.draw(scene);
+    this.draw();
     this.outcome.show(scene, questions);
   }
 
@@ -137,7 +139,7 @@ class CompareView implements View {
     return seen ? sideOf(seen, wanted) : null;
   }
 
-  private draw({ state }: Scene): void {
+  private draw(): void {
     const { say } = this.page;
     const palette = this.page.palette();
     const [first, second] = this.shown;
@@ -145,12 +147,11 @@ class CompareView implements View {
       Float32Array.from(this.shown.flatMap((side) => (side ? [...side.matrix.data] : []))),
       "weights",
     );
-    const said = state.shows === "rollout" ? "compare.legend.rollout" : "compare.legend";
     ([0, 1] as const).forEach((at) => {
       const side = this.shown[at];
       if (!side) return;
       this.tables[at].show(heatOf(side, range, this.names[at].textContent ?? "", say), palette);
-      fill(this.keys[at], legend(range, palette, say(said)));
+      fill(this.keys[at], legend(range, palette, say(this.legend)));
     });
     this.apart = null;
     if (!first || !second) return;

@@ -218,7 +218,7 @@ function aboutOf(attention: Attention, heads: readonly number[], { say }: Page):
   if (attention.causal) said.push(say("about.causal"));
   if (attention.kv_heads.length < attention.heads.length)
     said.push(
-      say("about.grouped", {
+      say(heads.length === 1 ? "about.grouped.one" : "about.grouped", {
         heads: heads.join(", "),
         kv: [
           ...new Set(heads.map((head) => attention.kv_head_of[attention.heads.indexOf(head)])),

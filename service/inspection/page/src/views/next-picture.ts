@@ -1,6 +1,6 @@
 // What comes next, as a drawing: the bars, and the lens below them.
 
-import { visible } from "../data/reading";
+import { addedBy, visible } from "../data/reading";
 import { draw } from "../dom";
 import { drawnHeat } from "../draw/heat-picture";
 import type { Heat } from "../draw/heat-table";
@@ -23,7 +23,8 @@ export function nextPicture(
 ): SVGSVGElement {
   const colours = palette();
   const { temperature, topK, topP } = store.state;
-  const written = tokens.map((token) => (token.special ? token.token : token.text)).join("");
+  const texts = addedBy(tokens);
+  const written = tokens.map(({ special, token }, at) => (special ? token : texts[at])).join("");
   const sampling = [
     `${say("next.temperature")} ${temperature}`,
     topK > 0 ? `${say("next.top-k")} ${topK}` : "",

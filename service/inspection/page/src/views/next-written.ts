@@ -1,7 +1,7 @@
 // The text so far, token by token, and the steps that go on with it.
 
 import type { Answer, Token } from "../data/answers";
-import { visible } from "../data/reading";
+import { addedBy, visible } from "../data/reading";
 import { fill, make } from "../dom";
 import type { Page } from "../page";
 import type { Word } from "../words";
@@ -49,8 +49,10 @@ export class Written {
   }
 
   private running(name: string, tokens: readonly Token[], own: number): HTMLElement {
+    const texts = addedBy(tokens);
     const pieces = tokens.map((token, place) => {
-      const text = token.special || token.text === "" ? visible(token.token) : token.text;
+      const shown = token.special || token.text === "" ? visible(token.token) : texts[place];
+      const text = shown ?? "";
       const kind = place >= own ? "piece added" : token.special ? "piece special" : "piece";
       return make("span", { class: kind }, text);
     });

@@ -22,6 +22,10 @@ export const VIEWS_OF_ATTENTION = {
     "causal: only at tokens before, and itself",
     "因果的：自分と前のトークンだけを見る",
   ],
+  "about.grouped.one": [
+    "head {heads} reads key-value head {kv}",
+    "ヘッド {heads} はキー・バリューヘッド {kv} を読む",
+  ],
   "about.grouped": [
     "heads {heads} read key-value head {kv}",
     "ヘッド {heads} はキー・バリューヘッド {kv} を読む",
