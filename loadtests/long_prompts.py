@@ -3,13 +3,12 @@
     .venv/bin/python -m loadtests.long_prompts --chunk 32 --chunk 64 --chunk 256
 
 For each chunk of prefill a service of `smollm2` under plain uvicorn is started and asked, over
-HTTP: the gaps between the tokens of some streams, alone and while long prompts are admitted one
-after another; the time to the first token of a long prompt; and of two that begin alike.
+HTTP: the gaps between the tokens of some streams, alone for a while and beside a long prompt, by
+turns; the time to the first token of a long prompt; and of two that begin alike.
 """
 
 import asyncio
 import json
-import math
 import random
 import statistics
 import tempfile
@@ -34,7 +33,9 @@ VOCABULARY = range(100, 40_000)
 SHORT_TOKENS, TAIL_TOKENS = 60, 20
 SETTLED = 10
 """Tokens of each stream before its gaps count."""
-IDLE_TOKENS = 100
+IDLE_S = 3.0
+"""Between two long prompts: a step takes longer as streams grow, so that they are compared with
+themselves, no longer and no shorter."""
 ENDLESS_TOKENS = 1_900
 
 
@@ -45,7 +46,7 @@ class Stream:
     times: list[float] = field(default_factory=list)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def gaps(self, began: float = 0.0, ended: float = math.inf) -> list[float]:
+    def gaps(self, began: float, ended: float) -> list[float]:
         """Between neighbours that both lie between two moments."""
         pairs = pairwise(self.times[SETTLED:])
         return [later - sooner for sooner, later in pairs if began <= sooner and later <= ended]
@@ -89,24 +90,27 @@ async def figures(url: str, streams: int, tokens: int, prompts: int) -> dict[str
 
         await first_token(client, text(tokens))
         short = [text(SHORT_TOKENS) for _ in range(streams)]
-        alone = [Stream() for _ in short]
-        pairs = zip(short, alone, strict=True)
-        await asyncio.gather(*(collect(client, each, IDLE_TOKENS, into) for each, into in pairs))
-        idle = [gap for stream in alone for gap in stream.gaps()]
-
         running = [Stream() for _ in short]
         tasks = [
             asyncio.create_task(collect(client, prompt, ENDLESS_TOKENS, stream))
             for prompt, stream in zip(short, running, strict=True)
         ]
         await asyncio.gather(*(stream.settled.wait() for stream in running))
-        began = time.perf_counter()
-        beside = [(await first_token(client, text(tokens)))[0] for _ in range(prompts)]
-        ended = time.perf_counter()
+        idle: list[float] = []
+        busy: list[float] = []
+        beside: list[float] = []
+        for _ in range(prompts):
+            began = time.perf_counter()
+            await asyncio.sleep(IDLE_S)
+            admitted = time.perf_counter()
+            beside.append((await first_token(client, text(tokens)))[0])
+            ended = time.perf_counter()
+            for stream in running:
+                idle += stream.gaps(began, admitted)
+                busy += stream.gaps(admitted, ended)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        busy = [gap for stream in running for gap in stream.gaps(began, ended)]
 
         firsts, seconds, cached = [], [], []
         for _ in range(prompts):

@@ -4,6 +4,7 @@ One file says it for the whole service. What a replica gets of it is a `ServiceS
 without a file, and a `Group`. Without a file everything is one group at `/`.
 """
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any, Self, cast
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from service.settings import ServiceSettings
+from service.settings import ENVIRONMENT_PREFIX, ServiceSettings
 from service.specs import ModelSpec, Part, require_known
 
 GROUP_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
@@ -214,11 +216,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def problems(error: ValidationError) -> str:
     """What is wrong, each with its place: `groups[0].models[1]: …`."""
-    return "; ".join(
-        f"{place(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
-        + ("" if item["type"] == "value_error" else f" (got {item['input']!r})")
-        for item in error.errors()
-    )
+    return "; ".join(map(problem, error.errors()))
+
+
+def problem(item: ErrorDetails) -> str:
+    """One of them. Of a file unknown keys are found before; what is left is the environment's."""
+    if item["type"] == "extra_forbidden":
+        name = str(item["loc"][-1])
+        near = difflib.get_close_matches(name, ServiceSettings.model_fields, n=1)
+        hint = f"; did you mean {ENVIRONMENT_PREFIX}{near[0].upper()}?" if near else ""
+        return f"{ENVIRONMENT_PREFIX}{name.upper()} is no setting{hint}"
+    told = f"{place(item['loc'])}{item['msg'].removeprefix('Value error, ')}"
+    return told if item["type"] == "value_error" else f"{told} (got {item['input']!r})"
 
 
 def place(location: tuple[int | str, ...]) -> str:

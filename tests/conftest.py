@@ -4,11 +4,13 @@ They live in `.cache/tests` of the repository, or where TESTS_CACHE says.
 """
 
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG  # where httpx's own functions look it up
 
 from export.artifact import Artifact, Precision
 from export.catalogue import EMBEDDED, find_artifact, recipe
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
     from tests.support.families.exported import Exports
 
 ROOT = Path(__file__).parents[1]
+
+# Not as long as httpx waits by itself: no test is about that, and a busy machine takes longer.
+DEFAULT_TIMEOUT_CONFIG.connect = DEFAULT_TIMEOUT_CONFIG.read = 60.0
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As it is for what a shell starts in the background: whatever tests start would inherit that,
+    # and go on where it is told to end by Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

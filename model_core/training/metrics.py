@@ -50,6 +50,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits, labels) → a number: the lower, the better do probabilities fit."""
 
 
+MAX_TEMPERATURE = 100.0
+"""A head that has learnt nothing is best flattened without end: this far it can be taken back."""
+
+
 def temperature(logits_NC: Tensor, labels: Tensor, loss_of: Loss = F.cross_entropy) -> float:
     """What to divide logits by so that probabilities fit best: least cross-entropy (Guo et al.)."""
     log_temperature = torch.zeros((), requires_grad=True)
@@ -62,4 +66,4 @@ def temperature(logits_NC: Tensor, labels: Tensor, loss_of: Loss = F.cross_entro
         return value
 
     optimizer.step(loss)  # pyright: ignore[reportUnknownMemberType]
-    return log_temperature.exp().item()
+    return min(max(log_temperature.exp().item(), 1 / MAX_TEMPERATURE), MAX_TEMPERATURE)

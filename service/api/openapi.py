@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from service.api.answers.openai import OpenAIError
 from service.api.answers.tei import TeiError
@@ -92,13 +93,21 @@ PARAMETERS: Mapping[str, Schema] = {
 }
 
 
-class Untitled(GenerateJsonSchema):
+class BodySchema(GenerateJsonSchema):
     """Without a title for each field: it is the field's name once more."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Never."""
         del schema
         return False
+
+    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
+        """Forms that are told apart by a look at them may overlap: [] is a list of numbers, and of
+        lists."""
+        made = super().tagged_union_schema(schema)
+        if "oneOf" in made and "discriminator" not in made:
+            made["anyOf"] = made.pop("oneOf")
+        return made
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,7 @@ class OpenApi:
             (key, mode, adapter) for (key, mode), adapter in wanted.items()
         ]
         found, shared = TypeAdapter.json_schemas(
-            inputs, ref_template="#/components/schemas/{model}", schema_generator=Untitled
+            inputs, ref_template="#/components/schemas/{model}", schema_generator=BodySchema
         )
         return found, shared["$defs"]
 

@@ -1,6 +1,8 @@
 """`anatomy inspect`: what `/v1/inspect` shows, without a service."""
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ from export.artifact import Artifact
 from export.catalogue import is_embedded, trunk_of
 from export.session import find_hardware
 from service.commands import PrecisionOption, expected_errors, make_settings
+from service.errors import InvalidRequest
 from service.exporting import artifact_of
 from service.inspection.encoding import as_json
 from service.inspection.inquiry import Inquiry, Part
@@ -82,10 +85,12 @@ def inspect(
 
         seen = look(inquiry)
         if png is not None:
-            save_png(panels_of(seen), png)
+            with written(png):
+                save_png(panels_of(seen), png)
         if html is not None:
             page = single_file(inspected, look, inquiry, layer or 0, head or 0)
-            html.write_text(page, encoding="utf-8")
+            with written(html):
+                html.write_text(page, encoding="utf-8")
         if json:
             sys.stdout.buffer.write(as_json(seen) + b"\n")
             return
@@ -95,6 +100,15 @@ def inspect(
         for line in findings(seen):
             console.print(line, highlight=False, markup=False)
         console.print(f"[dim]{CAUTION}[/]", highlight=False)
+
+
+@contextmanager
+def written(path: Path) -> Generator[None]:
+    """Raises `InvalidRequest` where `path` can't be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidRequest(f"{path} can't be written: {error.strerror or error}") from error
 
 
 def find_model(model: str, settings: ServiceSettings) -> InspectedModel:

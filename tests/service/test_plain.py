@@ -56,3 +56,12 @@ def test_a_file_that_is_wrong_ends_the_command_with_a_line(
     done = CliRunner().invoke(commands, ["serve", "--config", str(file)])
     assert done.exit_code == 1
     assert said in done.output
+
+
+def test_a_misspelt_variable_ends_the_command_with_the_one_that_was_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANATOMY_SLOT", "4")
+    done = CliRunner().invoke(commands, ["serve"])
+    assert done.exit_code == 1
+    assert "ANATOMY_SLOT is no setting; did you mean ANATOMY_SLOTS?" in done.output

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from model_core.training.metrics import (
+    MAX_TEMPERATURE,
     accuracy,
     expected_calibration_error,
     f1_by_class,
@@ -35,6 +36,13 @@ def test_calibration_error_is_the_mean_distance_of_confidence_from_accuracy():
 def test_full_confidence_falls_into_the_last_bin():
     certain = torch.tensor([[1.0, 0.0]])
     assert expected_calibration_error(certain, torch.tensor([0])) == 0.0
+
+
+def test_the_temperature_of_what_has_learnt_nothing_is_bounded():
+    logits = torch.tensor([[1e-4, 0.0], [0.0, 1e-4]]).repeat(50, 1)
+    wrong = torch.tensor([1, 0]).repeat(50)
+    assert temperature(logits, wrong) <= MAX_TEMPERATURE
+    assert temperature(logits * 1e-3, 1 - wrong) >= 1 / MAX_TEMPERATURE
 
 
 def test_temperature_finds_how_much_too_confident_logits_are():

@@ -111,6 +111,14 @@ def test_without_matplotlib_a_picture_is_refused_with_advice(
     assert "--png needs matplotlib" in re.sub(r"\s+", " ", shown.output)
 
 
+@pytest.mark.parametrize("option", ["--png", "--html"])
+def test_a_file_that_cant_be_written_is_named(run, tmp_path: Path, option: str) -> None:
+    file = tmp_path / "nowhere" / "page"
+    shown = run(0, "Time", option, str(file))
+    assert shown.exit_code == 1
+    assert f"{file} can't be written: No such file or directory" in shown.output
+
+
 def test_a_layer_that_there_is_not_is_named(run) -> None:
     shown = run(0, "Time", "--layer", "9")
     assert shown.exit_code == 1
