@@ -1,50 +1,47 @@
-"""How much memory is in use where the process runs, and how much may be."""
+"""How much memory is in use where the process runs; `export.session.memory_limit` is what may be."""
 
 from pathlib import Path
 
-CONTAINER = Path("/sys/fs/cgroup")
-"""Linux' control group of a container, version 2, as it is seen from within."""
+from export.session import CONTROL_GROUPS
 
 MACHINE = Path("/proc/meminfo")
 
+VERSIONS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""Of a control group, in version 2 and 1: its limit, what is in use, and of that the files that
+nobody has used lately."""
 
-def memory_in_use(container: Path = CONTAINER, machine: Path = MACHINE) -> int:
+
+def memory_in_use(groups: Path = CONTROL_GROUPS, machine: Path = MACHINE) -> int:
     """Bytes that can't be had back: of the container if its memory is limited, else of the machine.
 
     Of a container this is what Kubernetes evicts by, its working set: without the pages of files
     that nobody has used lately.
     """
-    if container_limit(container) is None:
-        sizes = sizes_of(machine)
-        return sizes["MemTotal"] - sizes["MemAvailable"]
-    return int((container / "memory.current").read_text()) - inactive_file(container)
+    sizes = sizes_of(machine.read_text())
+    for limit, current, statistics, inactive in VERSIONS:
+        if limited(groups / limit, sizes["MemTotal"]):
+            idle = sizes_of((groups / statistics).read_text())[inactive]
+            return int((groups / current).read_text()) - idle
+    return sizes["MemTotal"] - sizes["MemAvailable"]
 
 
-def memory_limit(container: Path = CONTAINER, machine: Path = MACHINE) -> int:
-    """Bytes that may be in use: the container's limit, or the machine's memory."""
-    limit = container_limit(container)
-    return sizes_of(machine)["MemTotal"] if limit is None else limit
-
-
-def container_limit(container: Path) -> int | None:
-    """The bytes that a container may have; None where there is none, or it has no limit."""
+def limited(file: Path, machine: int) -> bool:
+    """Whether a control group may have less than the machine's bytes."""
     try:
-        limit = (container / "memory.max").read_text().strip()
-    except FileNotFoundError:  # no container: the root of all groups has no such file
-        return None
-    return None if limit == "max" else int(limit)
+        return int(file.read_text()) < machine
+    except (FileNotFoundError, ValueError):  # no such group; "max" is no number
+        return False
 
 
-def inactive_file(container: Path) -> int:
-    """Bytes of files that nobody has used lately."""
-    for line in (container / "memory.stat").read_text().splitlines():
-        name, _, value = line.partition(" ")
-        if name == "inactive_file":
-            return int(value)
-    return 0
-
-
-def sizes_of(machine: Path) -> dict[str, int]:
-    """Bytes by the names that the kernel gives them."""
-    rows = (line.split() for line in machine.read_text().splitlines())
-    return {row[0].rstrip(":"): int(row[1]) * 1024 for row in rows if row[2:] == ["kB"]}
+def sizes_of(text: str) -> dict[str, int]:
+    """Bytes by the names that the kernel gives them, of lines such as `MemFree: 12 kB`."""
+    rows = (line.split() for line in text.splitlines())
+    return {row[0].rstrip(":"): int(row[1]) * (1024 if row[2:] else 1) for row in rows}

@@ -17,7 +17,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from service.memory import memory_in_use, memory_limit
+from export.session import memory_limit
+from service.memory import memory_in_use
 from service.metrics_table import (
     ASKERS,
     BATCH_DURATION,
@@ -89,12 +90,12 @@ class Metrics:
         self._made = {metric.name: made(metric, self._registry) for metric in ROWS}
         if self._shared is None:
             ProcessCollector(registry=self._registry)
-        began = time.time()
+        began, may_have = time.time(), memory_limit()
         self._watched: dict[tuple[Metric, tuple[str, ...]], Ask] = {
             (REPLICAS, ()): lambda: 1.0,
             (STARTED, ()): lambda: began,
             (MEMORY, ()): memory_in_use,
-            (MEMORY_LIMIT, ()): memory_limit,
+            (MEMORY_LIMIT, ()): lambda: may_have,
         }
 
     def request(self, route: str, model: str, status: int, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """The pools of a decoder and of its sources, over graphs of one layer that are written by hand."""
 
 import math
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from export.session import (
     Sources,
     cpu_quota,
     memory_limit,
+    reserved,
     usable_cores,
 )
 from service.engines.slots import Slots
@@ -230,3 +232,15 @@ def test_what_a_freed_row_began_with_is_taken_again_bit_by_bit(tmp_path: Path) -
     cached, found = run(0, prompt)
     assert cached == 8
     assert np.array_equal(found, expected)
+
+
+def test_a_pool_takes_memory_by_what_is_written_to_it() -> None:
+    def resident() -> int:
+        fields = Path("/proc/self/statm").read_text().split()
+        return (int(fields[1]) - int(fields[2])) * mmap.PAGESIZE
+
+    pool = reserved((8, 4, 2048, 64), "float32")
+    before = resident()
+    pool[:, :, 0] = 1  # a token in each row and head
+    assert resident() - before < 32 * 4 * mmap.PAGESIZE + 2**20
+    assert pool.sum() == 8 * 4 * 64
