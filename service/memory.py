@@ -1,4 +1,4 @@
-"""How much memory is in use where the process runs; `export.session.memory_limit` is what may be."""
+"""How much memory is in use where the process runs. `export.session` tells how much may be."""
 
 from pathlib import Path
 
