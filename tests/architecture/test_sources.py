@@ -14,6 +14,8 @@ TELL_THE_TIME = {
     "service/api/boundary.py",
     "service/app.py",
     "service/logs.py",
+    "service/metrics.py",
+    "service/ray_serve.py",  # what HAProxy says of when a request came is such a time
     "export/inspection/pipeline.py",
     "export/pipeline.py",
 }
