@@ -113,7 +113,7 @@ def intact(found: Path) -> Path | None:
 
 
 class StepLines:
-    """A `Report` that writes a line when a step begins, for logs."""
+    """A `Report` that writes a line when a step begins, for logs. Work without steps writes none."""
 
     def __init__(self, console: Console, name: str) -> None:
         self._console = console
@@ -122,6 +122,10 @@ class StepLines:
 
     def __call__(self, step: str, done: float) -> None:
         del done
+        if not self._step:
+            self._console.print(
+                f"exporting {self._name} (minutes; cached from then on)", highlight=False
+            )
         if step != self._step:
             self._step = step
             self._console.print(f"{self._name}: {step}", highlight=False, markup=False)
@@ -134,7 +138,6 @@ def with_progress(name: str, work: Callable[[Report], Made]) -> Made:
     console = Console(stderr=True)
     try:
         if not console.is_terminal:
-            console.print(f"exporting {name} (minutes; cached from then on)", highlight=False)
             return work(StepLines(console, name))
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(f"exporting {name}", total=1.0)

@@ -147,8 +147,7 @@ def train_together(
         def fit() -> None:
             try:
                 trainer.fit()
-            # Whatever it is, the thread that waits tells it.
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 - whatever it is, the thread that waits tells it
                 failures.append(error)
 
         # In a thread: here Ray would take Ctrl-C for itself.

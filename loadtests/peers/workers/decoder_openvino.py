@@ -86,6 +86,7 @@ class Pipeline:
 def exported(gguf: Path, builds: Path, weights: str) -> Path:
     def export(folder: Path) -> None:
         # A text model needs none, and transformers fails on one that was built for another torch.
+        # None keeps a module from being imported, which the type of sys.modules doesn't say.
         sys.modules["torchvision"] = None  # type: ignore[assignment]
         from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
         from transformers import AutoTokenizer
