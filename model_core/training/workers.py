@@ -147,7 +147,7 @@ def train_together(
         def fit() -> None:
             try:
                 trainer.fit()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the thread that waits tells it
+            except Exception as error:  # noqa: BLE001 - who waits tells it
                 failures.append(error)
 
         # In a thread: here Ray would take Ctrl-C for itself.
