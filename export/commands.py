@@ -113,7 +113,7 @@ def intact(found: Path) -> Path | None:
 
 
 class StepLines:
-    """A `Report` that writes a line when a step begins, for logs. Work without steps writes none."""
+    """A `Report` that writes a line when a step begins, for logs; without steps it writes none."""
 
     def __init__(self, console: Console, name: str) -> None:
         self._console = console
