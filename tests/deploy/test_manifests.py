@@ -21,6 +21,7 @@ from tests.support.manifests import KUBERNETES, ROOT, render
 
 OVERLAYS = sorted(path.parent for path in (KUBERNETES / "overlays").glob("*/kustomization.yaml"))
 WITH_RAY = [folder for folder in OVERLAYS if folder.name != "plain"]
+NOT_KUBERNETES_OWN = ("RayService", "HTTPRoute", "PodMonitor", "PrometheusRule")
 HAPROXY_FLAGS = {
     "RAY_SERVE_ENABLE_HA_PROXY",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED",
@@ -152,7 +153,7 @@ def test_a_typo_in_the_ray_service_is_refused(
 def test_every_other_object_is_valid(objects: list[dict[str, Any]]) -> None:
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
     for item in objects:
-        if item["kind"] not in ("RayService", "HTTPRoute", "PodMonitor"):  # not Kubernetes' own
+        if item["kind"] not in NOT_KUBERNETES_OWN:
             kubernetes_validate.validate(item, "1.32", strict=True)
 
 
@@ -490,6 +491,26 @@ def test_keys_are_asked_for_wherever_the_component_is(overlay: str, tmp_path: Pa
         (secret,) = [volume for volume in template["spec"]["volumes"] if "secret" in volume]
         assert mounts[str(file.parent)] == secret["name"]
         assert container["envFrom"] == [{"configMapRef": {"name": settings["metadata"]["name"]}}]
+
+
+def test_prometheus_has_a_key_where_keys_are_asked_for(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    (tmp_path / "site").mkdir()
+    kubernetes = "../deploy/kubernetes"
+    (tmp_path / "site" / "kustomization.yaml").write_text(
+        f"namespace: anatomy\nresources: [{kubernetes}/overlays/cpu]\n"
+        f"components: [{kubernetes}/components/monitoring, {kubernetes}/components/keys]\n"
+    )
+    endpoints = {
+        endpoint["port"]: endpoint.get("authorization")
+        for item in render(tmp_path / "site")
+        if item["kind"] == "PodMonitor"
+        for endpoint in item["spec"]["podMetricsEndpoints"]
+    }
+    credentials = {"name": "anatomy-prometheus", "key": "key"}
+    assert endpoints == {
+        "serve": {"credentials": credentials}, "haproxy": None, "metrics": None
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("place", range(3), ids=["registry", "in the image", "in a volume"])
