@@ -4,11 +4,11 @@ The only module that imports onnxruntime; used by parity and by the engines, wit
 """
 
 import ctypes
+import io
 import math
-import mmap
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 from export.artifact import GRAPH, Artifact, ArtifactError, CacheLayout
+from export.pools import Cuda, CudaPool, HostPool, Pool, PoolError, Shape
 
 # ONNX Runtime has no type annotations: its objects are Any inside this file and never leave it.
 ort: Any = onnxruntime
@@ -31,6 +32,19 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion", "BiasGeluFusion")
 """On the CPU the contributed operators they put in are up to seven times slower than what they
 replace (SkipLayerNormalization 1,646 µs, Add and LayerNormalization 237 µs at [2048, 384])."""
+
+
+CUDA_MAJOR = ort.cuda_version.partition(".")[0]
+"""The version of CUDA that the runtime was built with: its libraries have it in their names."""
+
+CUDA_LIBRARIES = (
+    f"libcudart.so.{CUDA_MAJOR}",
+    f"libcublasLt.so.{CUDA_MAJOR}",
+    f"libcublas.so.{CUDA_MAJOR}",
+    "libcurand.so.10",
+    "libcudnn.so.9",
+)
+"""What the CUDA provider is linked to (`readelf -d`), and cuDNN, which it opens."""
 
 
 class Provider(StrEnum):
@@ -65,6 +79,36 @@ def find_hardware() -> Hardware:
     if count.value < 1:
         return Hardware(Provider.CPU, "the NVIDIA driver finds no GPU")
     return Hardware(Provider.CUDA, f"the NVIDIA driver finds {count.value} GPU(s)")
+
+
+def missing_libraries() -> list[str]:
+    """Those of `CUDA_LIBRARIES` that can't be loaded, from pip's packages or by the linker."""
+    with redirect_stdout(io.StringIO()):  # it prints what it doesn't find
+        ort.preload_dlls()
+    return [name for name in CUDA_LIBRARIES if not loads(name)]
+
+
+def loads(library: str) -> bool:
+    """Whether the dynamic linker finds a library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def execution_providers(provider: Provider, gpu_memory: int | None) -> list[Any]:
+    """What a session is asked to run on, first choice first, with the options of each.
+
+    `gpu_memory` bounds the bytes of a GPU that its weights and intermediate results take.
+    """
+    if provider is Provider.CPU:
+        return ["CPUExecutionProvider"]
+    # Grown by what is asked for: by powers of two it would take up to twice that.
+    options = {"arena_extend_strategy": "kSameAsRequested"}
+    if gpu_memory is not None:
+        options["gpu_mem_limit"] = str(gpu_memory)
+    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
 
 
 def usable_cores(groups: Path = CONTROL_GROUPS) -> int:
@@ -103,7 +147,9 @@ def memory_limit(groups: Path = CONTROL_GROUPS) -> int:
 class Session:
     """A graph ready to run. `run` may be called from several threads at once."""
 
-    def __init__(self, graph: Path, provider: Provider, threads: int) -> None:
+    def __init__(
+        self, graph: Path, provider: Provider, threads: int, gpu_memory: int | None = None
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -112,32 +158,56 @@ class Session:
         # Where a processor has no VNNI, its u8·s8 products saturate at 16 bits: have them made of
         # u8·u8, which are exact. Elsewhere this changes nothing.
         options.add_session_config_entry("session.x64quantprecision", "1")
-        providers = ["CPUExecutionProvider"]
+        self.provider = provider
         if provider is Provider.CUDA:
             ort.preload_dlls()
-            providers.insert(0, "CUDAExecutionProvider")
         disabled = SLOW_FUSIONS if provider is Provider.CPU else ()
         try:
             self.raw = ort.InferenceSession(
-                str(graph), options, providers=providers, disabled_optimizers=list(disabled)
+                str(graph),
+                options,
+                providers=execution_providers(provider, gpu_memory),
+                disabled_optimizers=list(disabled),
             )
         except Exception as error:  # the runtime's exceptions have no common public base
             raise ArtifactError(f"ONNX Runtime can't load {graph}: {error}") from error
-        if self.raw.get_providers()[0] != providers[0]:
+        found = self.raw.get_providers()[0]
+        if provider is Provider.CUDA and found != "CUDAExecutionProvider":
+            missing = ", ".join(missing_libraries()) or "none of its libraries"
             raise ArtifactError(
-                f"{graph}: asked for {providers[0]}, ONNX Runtime fell back to "
-                f"{self.raw.get_providers()[0]}; are the CUDA libraries installed?"
+                f"{graph}: asked for CUDA, ONNX Runtime fell back to {found}; missing: {missing} "
+                "(`anatomy doctor` says more)"
             )
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """The named outputs for `feeds`."""
         return self.raw.run(list(outputs), dict(feeds))
 
+    def reserve(self, shape: Shape, dtype: str) -> Pool:
+        """A pool of zeros where this session computes. Raises `ArtifactError` without room."""
+        if self.provider is Provider.CPU:
+            return HostPool.reserve(shape, dtype)
+        try:
+            return CudaPool.reserve(cuda_runtime(), shape, dtype)
+        except PoolError as error:
+            raise ArtifactError(str(error)) from error
+
+
+def cuda_runtime() -> Cuda:
+    """CUDA's runtime library, which a CUDA session has loaded. Raises `PoolError` without it."""
+    name = f"libcudart.so.{CUDA_MAJOR}"
+    try:
+        return Cuda(ctypes.CDLL(name))
+    except OSError as error:
+        raise PoolError(
+            f"{name} can't be loaded ({error}); pip install 'transformer-anatomy[cuda]'"
+        ) from error
+
 
 class Sources:
-    """An encoder's session and the pool of its outputs that an encoder-decoder's decoder reads.
+    """An encoder's session and the pools of its outputs that an encoder-decoder's decoder reads.
 
-    The pool has a row of up to `capacity` tokens for each of the decoder's. Attention reads rows at
+    They have a row of up to `capacity` tokens for each of the decoder's. Attention reads rows at
     their whole width, so they are laid out for the longest source in use, and again when another
     width is needed; widths are `NARROWEST` times a power of two, so that this is rare. Not for
     concurrent use.
@@ -151,10 +221,13 @@ class Sources:
         self.layout = layout
         self.capacity = -(-capacity // self.NARROWEST) * self.NARROWEST
         self.width = self.NARROWEST
+        self.in_use = np.zeros(slots, bool)
         # At least one token, for rows that are bound without being used: none to attend to is NaN.
         self.lengths = np.ones(slots, np.int64)
-        size = slots * layout.kv_heads * self.capacity * layout.head_dim
-        self.memory = {name: reserved((size,), layout.dtype) for name in layout.names}
+        shape = (slots, layout.kv_heads, self.capacity, layout.head_dim)
+        self.pools = {
+            name: encoder.reserve(shape, layout.dtype).laid_out(self.width) for name in layout.names
+        }
 
     def encode(self, slots: Sequence[Sequence[int]], feeds: Mapping[str, Array]) -> list[bool]:
         """Run packed texts (`feeds`) and write the i-th into the rows `slots[i]`.
@@ -173,19 +246,21 @@ class Sources:
         self.fit(max(lengths))
         for rows, length, is_finite in zip(slots, lengths, finite, strict=True):
             self.lengths[list(rows)] = length if is_finite else 1
+            self.in_use[list(rows)] = is_finite
         for name, output in zip(self.layout.names, outputs, strict=True):
-            pool = self.pool(name)
             for text, rows in enumerate(slots):
-                if finite[text]:
-                    pool[list(rows), :, : lengths[text]] = output[text, :, : lengths[text]]
+                places = slice(0, lengths[text])
+                for row in rows if finite[text] else ():
+                    self.pools[name].write(row, places, output[text, :, places])
         return finite
 
     def forget(self, rows: Sequence[int]) -> None:
         """The sources in `rows` are needed no more."""
         self.lengths[list(rows)] = 1
+        self.in_use[list(rows)] = False
 
     def fit(self, longest: int) -> None:
-        """Lay the pool out for `longest` tokens and the sources in use, which keep their rows."""
+        """Lay the pools out for `longest` tokens and the sources in use, which keep their rows."""
         needed = max(longest, int(self.lengths.max()))
         width = self.NARROWEST
         while width < needed:
@@ -193,31 +268,23 @@ class Sources:
         width = min(width, self.capacity)
         if width == self.width:
             return
-        used = np.flatnonzero(self.lengths > 1)
-        kept = {name: self.pool(name)[used] for name in self.layout.names}
-        common = min(width, self.width)
+        rows: list[int] = np.flatnonzero(self.in_use).tolist()
+        common = slice(0, min(width, self.width))
+        for name, pool in self.pools.items():
+            kept = [pool.read(row, common) for row in rows]
+            self.pools[name] = pool.laid_out(width)
+            for row, values in zip(rows, kept, strict=True):
+                self.pools[name].write(row, common, values)
         self.width = width
-        for name, rows in kept.items():
-            self.pool(name)[used, :, :common] = rows[:, :, :common]
-
-    def pool(self, name: str) -> Array:
-        """The rows of one input as they are laid out now: [slots, kv_heads, width, head_dim]."""
-        shape = (len(self.lengths), self.layout.kv_heads, self.width, self.layout.head_dim)
-        return self.memory[name][: int(np.prod(shape))].reshape(shape)
-
-    def inputs(self, rows: slice) -> dict[str, Array]:
-        """What the decoder's graph takes for `rows`, as views that stay true until the next fit."""
-        views = {name: self.pool(name)[rows] for name in self.layout.names}
-        return {"source_lengths": self.lengths[rows], **views}
 
 
 class CachedSession:
     """A decoder's session with a pool of cache rows that it reads and writes in place.
 
     `slots` rows of `capacity` tokens each: 8 · layers · kv_heads · head_dim bytes a token in
-    float32. They are reserved at once and taken by the operating system as rows are first used.
-    An encoder-decoder's also reads the same rows of `sources`. Not for concurrent use: one thread
-    steps it.
+    float32. They are reserved at once where the session computes; the host's memory is taken by the
+    operating system as rows are first used. An encoder-decoder's also reads the same rows of
+    `sources`. Not for concurrent use: one thread steps it.
     """
 
     def __init__(
@@ -232,7 +299,7 @@ class CachedSession:
         self.capacity = capacity
         self.sources = sources
         shape = (slots, layout.kv_heads, capacity, layout.head_dim)
-        self.pool = {name: reserved(shape, layout.dtype) for name in layout.names}
+        self.pools = {name: session.reserve(shape, layout.dtype) for name in layout.names}
         self.bindings: dict[tuple[int, int, int], Any] = {}
 
     def step(
@@ -243,9 +310,10 @@ class CachedSession:
         `lengths` [B] tokens are in the cache already. S > 1 takes a single row.
         """
         binding = self.binding(rows)
-        for name, value in (
-            ("input_ids", input_ids), ("lengths", lengths), ("logit_index", logit_index),
-        ):  # fmt: skip
+        feeds = {"input_ids": input_ids, "lengths": lengths, "logit_index": logit_index}
+        if self.sources:
+            feeds["source_lengths"] = self.sources.lengths[rows]
+        for name, value in feeds.items():
             binding.bind_cpu_input(name, value)
         # Anew each time: the logits of the run before would be taken for a buffer to write into,
         # and their number changes (a chunk in the middle of a prompt asks for none).
@@ -255,53 +323,43 @@ class CachedSession:
 
     def copy(self, source: int, target: int, tokens: slice) -> None:
         """Copy some tokens of a row into another."""
-        for buffer in self.pool.values():
-            buffer[target, :, tokens] = buffer[source, :, tokens]
+        for pool in self.pools.values():
+            pool.copy(source, target, tokens)
 
     def read(self, row: int, tokens: slice) -> list[Array]:
         """What the cache has of some tokens of a row, for each of its buffers."""
-        return [buffer[row, :, tokens].copy() for buffer in self.pool.values()]
+        return [pool.read(row, tokens) for pool in self.pools.values()]
 
     def write(self, row: int, tokens: slice, values: Sequence[Array]) -> None:
         """Put back what was read."""
-        for buffer, value in zip(self.pool.values(), values, strict=True):
-            buffer[row, :, tokens] = value
+        for pool, value in zip(self.pools.values(), values, strict=True):
+            pool.write(row, tokens, value)
 
     def wipe(self, row: int) -> None:
         """Zero a whole row: what isn't finite may reach who takes it next, even beyond its length
         (attention weighs it with 0, and 0 · NaN is NaN)."""
-        for buffer in self.pool.values():
-            buffer[row] = 0
+        for pool in self.pools.values():
+            pool.wipe(row)
 
     def binding(self, rows: slice) -> Any:
-        """The binding of `rows`, whose caches are bound once and for all."""
+        """The binding of `rows`, whose caches are bound once and for all, by their addresses."""
         key = (rows.start, rows.stop, self.sources.width if self.sources else 0)
         if key not in self.bindings:
             binding = self.session.raw.io_binding()
             binding.bind_output("logits")  # first: outputs come in the order of binding
-            read = self.sources.inputs(rows) if self.sources else {}
-            for name, buffer in read.items():
-                binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(buffer))
-            for name, buffer in self.pool.items():
-                view = ort.OrtValue.ortvalue_from_numpy(buffer[rows])
-                binding.bind_ortvalue_input(name, view)
-                binding.bind_ortvalue_output(f"present_{name}", view)
+            for name, pool in (self.sources.pools if self.sources else {}).items():
+                binding.bind_input(name, *place_of(pool, rows))
+            for name, pool in self.pools.items():
+                binding.bind_input(name, *place_of(pool, rows))
+                binding.bind_output(f"present_{name}", *place_of(pool, rows))
             self.bindings[key] = binding
         return self.bindings[key]
 
 
-def reserved(shape: tuple[int, ...], dtype: str) -> Array:
-    """Zeros that take memory page by page, as they are first written to.
-
-    numpy asks the kernel for huge pages: the first token in a row would have it zero 2 MB in each
-    buffer and head, 220 ms in a decoder of 30 layers, in the middle of everybody's step, and a row
-    of a few tokens would hold as much memory as a full one.
-    """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, dtype).reshape(shape)
+def place_of(pool: Pool, rows: slice) -> tuple[str, int, type, list[int], int]:
+    """Some rows of a pool as bindings take them: device and its number, type, shape, address."""
+    shape = [rows.stop - rows.start, *pool.shape[1:]]
+    return pool.device, 0, pool.dtype.type, shape, pool.address(rows.start)
 
 
 def reproduces_golden(

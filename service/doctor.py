@@ -20,7 +20,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from export.artifact import Artifact, ArtifactError
-from export.session import Hardware, Provider, cpu_quota, memory_limit, usable_cores
+from export.session import (
+    Hardware,
+    Provider,
+    cpu_quota,
+    memory_limit,
+    missing_libraries,
+    usable_cores,
+)
 from service.api.keys import ApiKeys, KeyFileError
 from service.exporting import artifact_at_hand
 from service.settings import ServiceSettings
@@ -81,7 +88,7 @@ def device(settings: ServiceSettings, hardware: Hardware) -> Iterator[Finding]:
         )
         return
     if hardware.provider is Provider.CUDA:
-        missing = [name for name in ("libcudnn.so.9", "libcublasLt.so.12") if not loads(name)]
+        missing = missing_libraries()
         if missing:
             yield Finding(
                 Level.ERROR,
@@ -91,15 +98,6 @@ def device(settings: ServiceSettings, hardware: Hardware) -> Iterator[Finding]:
             )
             return
     yield Finding(Level.FINE, "device", found)
-
-
-def loads(library: str) -> bool:
-    """Whether the dynamic linker finds a library."""
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
 
 
 def threads(settings: ServiceSettings, hardware: Hardware) -> Iterator[Finding]:

@@ -153,7 +153,13 @@ class Loader:
         self, artifact: Artifact, graph: str, hardware: Hardware, threads: int | None = None
     ) -> Session:
         """A session of one of the artifact's graphs that reproduced its golden outputs."""
-        session = Session(artifact.folder / graph, hardware.provider, threads or self.threads)
+        gib = self.settings.gpu_memory_gib
+        session = Session(
+            artifact.folder / graph,
+            hardware.provider,
+            threads or self.threads,
+            None if gib is None else int(gib * 2**30),
+        )
         reproduces_golden(artifact, session, graph)
         return session
 

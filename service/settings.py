@@ -70,6 +70,13 @@ class ServiceSettings(BaseSettings):
         le=1024,
         description="Threads of a model's session; none takes every core.",
     )
+    gpu_memory_gib: float | None = Field(
+        default=None,
+        gt=0,
+        le=1024,
+        description="Most of a GPU's memory that one graph's weights and intermediate results may "
+        "take, in GiB; the cache of a generator comes on top. None: all there is.",
+    )
     cache_folder: Path = Field(
         default_factory=default_cache_folder, description="Where exported artifacts are kept."
     )

@@ -1,7 +1,6 @@
 """The pools of a decoder and of its sources, over graphs of one layer that are written by hand."""
 
 import math
-import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,26 +15,33 @@ from export.session import (
     Session,
     Sources,
     cpu_quota,
+    execution_providers,
     memory_limit,
-    reserved,
+    missing_libraries,
     usable_cores,
 )
 from service.engines.slots import Slots
+from tests.support.cudart import OnDevice
 from tests.support.graphs import CACHE, CROSS, VOCAB, save_decoder, save_encoder
 
 ROWS, CAPACITY, SOURCE_CAPACITY = 5, 16, 100
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    return Session(
-        save_encoder(tmp_path_factory.mktemp("encoder") / ENCODER_GRAPH), Provider.CPU, 1
-    )
+@pytest.fixture(scope="module", params=[Session, OnDevice], ids=["host", "device"])
+def kind(request: pytest.FixtureRequest) -> type[Session]:
+    """Where pools are: views of arrays, or memory that is reached by its address alone."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def decoder(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    return Session(save_decoder(tmp_path_factory.mktemp("decoder") / GRAPH), Provider.CPU, 1)
+def encoder(kind: type[Session], tmp_path_factory: pytest.TempPathFactory) -> Session:
+    folder = tmp_path_factory.mktemp("encoder")
+    return kind(save_encoder(folder / ENCODER_GRAPH), Provider.CPU, 1)
+
+
+@pytest.fixture(scope="module")
+def decoder(kind: type[Session], tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return kind(save_decoder(tmp_path_factory.mktemp("decoder") / GRAPH), Provider.CPU, 1)
 
 
 @pytest.fixture
@@ -101,6 +107,13 @@ def test_rows_are_laid_out_for_the_longest_source_and_the_others_keep_their_bits
     assert widths == [32, 128, 128, 64]
 
 
+def test_a_source_of_one_token_stays_when_rows_are_laid_out_anew(slots: Slots) -> None:
+    expected = alone(slots, text(1), 1)
+    slots.encode([[1]], [text(1)])
+    slots.encode([[3]], [text(SOURCE_CAPACITY)])
+    assert np.array_equal(decode(slots, [1], [1])[0], expected)
+
+
 def test_a_source_of_several_rows_is_in_each(slots: Slots) -> None:
     expected = [alone(slots, text(9), 1), alone(slots, text(5), 1)]
     slots.encode([[0, 3], [1, 4]], [text(9), text(5)])
@@ -143,7 +156,10 @@ def test_a_source_that_is_not_finite_is_told_and_not_written(
     monkeypatch.setattr(sources.encoder, "run", spoilt)
     assert slots.encode([[1], [0]], [text(5), text(4)]) == [False, True]
     assert np.array_equal(decode(slots, [0, 1], [1, 1])[0], expected)
-    assert all(np.isfinite(sources.pool(name)).all() for name in CROSS.names)
+    for pool in sources.pools.values():
+        assert all(
+            np.isfinite(pool.read(row, slice(0, sources.width))).all() for row in range(ROWS)
+        )
 
 
 def test_wiping_a_row_leaves_nothing_in_it_and_others_alone(
@@ -151,11 +167,12 @@ def test_wiping_a_row_leaves_nothing_in_it_and_others_alone(
 ) -> None:
     slots.encode([[0, 1]], [text(4)])
     before = decode(slots, [0, 1], [1, 1])
-    cached.pool["value_0"][0, :, 7] = np.nan
+    cached.pools["value_0"].write(0, slice(7, 8), np.full((1, 1, CACHE.head_dim), np.nan))
     slots.wipe(0)
     slots.encode([[0]], [text(4)])
     assert np.array_equal(slots.decode([0], [1], 2), before[:1])
-    assert all(np.isfinite(buffer).all() for buffer in cached.pool.values())
+    for row in range(ROWS):
+        assert all(np.isfinite(values).all() for values in cached.read(row, slice(0, CAPACITY)))
 
 
 @pytest.mark.parametrize(
@@ -202,8 +219,10 @@ def write_all(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text)
 
 
-def test_what_a_freed_row_began_with_is_taken_again_bit_by_bit(tmp_path: Path) -> None:
-    session = Session(save_decoder(tmp_path / GRAPH, reads_source=False), Provider.CPU, 1)
+def test_what_a_freed_row_began_with_is_taken_again_bit_by_bit(
+    kind: type[Session], tmp_path: Path
+) -> None:
+    session = kind(save_decoder(tmp_path / GRAPH, reads_source=False), Provider.CPU, 1)
     slots = Slots(CachedSession(session, CACHE, ROWS, CAPACITY), ROWS, block=4)
     prompt, other = text(11), text(9)
 
@@ -234,13 +253,14 @@ def test_what_a_freed_row_began_with_is_taken_again_bit_by_bit(tmp_path: Path) -
     assert np.array_equal(found, expected)
 
 
-def test_a_pool_takes_memory_by_what_is_written_to_it() -> None:
-    def resident() -> int:
-        fields = Path("/proc/self/statm").read_text().split()
-        return (int(fields[1]) - int(fields[2])) * mmap.PAGESIZE
+def test_a_gpu_is_asked_for_first_and_its_memory_bounded() -> None:
+    assert execution_providers(Provider.CPU, 2**30) == ["CPUExecutionProvider"]
+    (name, options), last = execution_providers(Provider.CUDA, 2**30)
+    assert (name, last) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert options["gpu_mem_limit"] == str(2**30)
+    assert "gpu_mem_limit" not in execution_providers(Provider.CUDA, None)[0][1]
 
-    pool = reserved((8, 4, 2048, 64), "float32")
-    before = resident()
-    pool[:, :, 0] = 1  # a token in each row and head
-    assert resident() - before < 32 * 4 * mmap.PAGESIZE + 2**20
-    assert pool.sum() == 8 * 4 * 64
+
+def test_libraries_that_the_linker_has_not_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.session.CUDA_LIBRARIES", ("libc.so.6", "libnot-there.so.1"))
+    assert missing_libraries() == ["libnot-there.so.1"]

@@ -50,6 +50,18 @@ def test_a_model_that_nothing_here_can_export_is_an_error(
     assert "no torch" in found.found
 
 
+@pytest.mark.parametrize("missing", [[], ["libcublas.so.13", "libcudnn.so.9"]])
+def test_libraries_that_a_gpu_needs_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: list[str]
+) -> None:
+    monkeypatch.setattr(doctor, "missing_libraries", lambda: missing)
+    gpu = Hardware(Provider.CUDA, "a test")
+    found = finding(examine(ServiceSettings(cache_folder=tmp_path), gpu), "device")
+    assert (found.level is Level.ERROR) == bool(missing)
+    assert all(name in found.found for name in missing)
+    assert ("transformer-anatomy[cuda]" in found.advice) == bool(missing)
+
+
 def test_a_damaged_artifact_is_an_error_and_so_is_one_that_everybody_may_write(
     minilm_artifact: Artifact, tmp_path: Path
 ) -> None:
