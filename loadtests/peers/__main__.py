@@ -88,6 +88,26 @@ def growth(cache: Folder, against: Against = None, only: Only = None, rounds: Ro
 
 
 @app.command()
+def gpu(
+    cache: Folder,
+    rounds: Rounds = 5,
+    device: Annotated[str, typer.Option(help="cuda, or cpu with --small.")] = "cuda",
+    small: Annotated[
+        bool, typer.Option("--small", help="Tiny shapes: shows that it runs, and nothing else.")
+    ] = False,
+) -> None:
+    """Ours and PyTorch on a GPU: BERT's shape, Llama's of 1B, and MiniLM over HTTP."""
+    # Here, because nothing else of this command needs torch and transformers.
+    from loadtests.peers.gpu.device import GPU, PROCESSOR
+    from loadtests.peers.gpu.jobs import gpu as job
+    from loadtests.peers.gpu.models import FULL, SMALL
+
+    chosen = GPU if device == "cuda" else PROCESSOR
+    sizes = SMALL if small else FULL
+    play(lambda run: job(run, chosen, sizes), cache, None, None, rounds, keep=not small)
+
+
+@app.command()
 def report() -> None:
     """The page and the plots, from the figures that are there."""
     errors.print(f"wrote {write_report(FIGURES, DOCUMENTS)}")
@@ -99,13 +119,16 @@ def play(
     against: list[str] | None,
     only: list[str] | None,
     rounds: int,
+    *,
+    keep: bool = True,
 ) -> None:
-    """Run a job; each of its comparisons is shown and saved as soon as it is there."""
+    """Run a job; its comparisons are shown, and with `keep` saved, as soon as they are there."""
     run = Run(cache, rounds, tuple(against or ()), tuple(only or ()), errors.print)
     try:
         for found in job(run):
             show(found)
-            errors.print(f"wrote {save(found, FIGURES)}")
+            if keep:
+                errors.print(f"wrote {save(found, FIGURES)}")
     except WorkerFailed as error:  # one of ours, or the limits: there is nothing to compare
         errors.print(str(error))
         raise typer.Exit(1) from error

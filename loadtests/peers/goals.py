@@ -126,6 +126,42 @@ GOALS = (
         AHEAD,
         1.5,
     ),
+    *(
+        Goal(
+            f"BERT of base size on a GPU, {lengths} tokens, against PyTorch",
+            f"gpu-encoder-{lengths}",
+            "tokens/s",
+            1.2,
+            1.5,
+        )
+        for lengths in ("128", "512", "mixed")
+    ),
+    *(
+        Goal(
+            f"Llama of 1B on a GPU, decode, rows: {rows}, against transformers",
+            f"gpu-decoder-{rows}x256",
+            "tokens/s",
+            1.5,
+            1.5,
+            share=share,
+        )
+        for rows, share in ((1, 0.6), (8, 0.0), (64, 0.0))
+    ),
+    Goal(
+        "Llama of 1B on a GPU, prefill, against transformers",
+        "gpu-decoder-prefill-2048",
+        "prompt tokens/s",
+        AHEAD,
+        AHEAD,
+        share=0.5,
+    ),
+    Goal(
+        "MiniLM over HTTP on a GPU, against sentence-transformers in a process",
+        "gpu-http-minilm",
+        "texts/s",
+        1.5,
+        1.5,
+    ),
 )
 
 

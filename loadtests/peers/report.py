@@ -19,6 +19,9 @@ HEADINGS = {
     "decoder": "Decoder",
     "http": "Over HTTP",
     "translation": "Encoder-decoder",
+    "gpu-encoder": "On a GPU: encoder",
+    "gpu-decoder": "On a GPU: decoder",
+    "gpu-http": "On a GPU: MiniLM over HTTP",
 }
 
 INTRODUCTION = """\
