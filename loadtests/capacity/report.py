@@ -88,8 +88,10 @@ def knees_text(knees: Mapping[str, Knee]) -> str:
 
 The knee is the highest load, of those that were offered, up to which at least {least:.0%} of
 requests met every SLO of their task (`loadtests/slos.yaml`), or so few were asked that one or two
-that didn't may be chance (Wilson's 95% interval reaches {least:.0%}). “At hand” is the mean of the
-texts that waited for a batch, and of the generations that ran or waited, while it was offered.
+that didn't may be chance (Wilson's 95% interval reaches {least:.0%}). A load that fell short was
+offered once more, and the better of both counts: a moment in which the machine stood still is not
+the knee. “At hand” is the mean of the texts that waited for a batch, and of the generations that
+ran or waited, while it was offered.
 
 {table(heads, rows)}"""
 

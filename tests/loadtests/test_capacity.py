@@ -70,6 +70,33 @@ def test_the_knee_is_the_last_load_before_one_that_breaks_the_slo() -> None:
     assert knee("embeddings", step(50, 5)).at is None
 
 
+async def test_a_load_that_misses_is_offered_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is the better; a load that is hopeless twice is the last."""
+    good = iter([10, 6, 10, 10, 5, 4, 2, 1])
+    offered: list[tuple[float, int]] = []
+
+    async def offer_it(
+        service: object, requests: object, rate: float, slos: Slos, seconds: float, seed: int
+    ) -> Step:
+        del service, requests, slos, seconds
+        offered.append((rate, seed))
+        return step(rate, next(good))
+
+    monkeypatch.setattr(bending, "_step", offer_it)
+    service: Any = None
+    found = await bending._steps(service, [], 100.0, SLOS, 1.0)
+    rates = [factor * 100.0 for factor in bending.FACTORS]
+    assert [one.rate for one in found] == rates[:5]
+    assert [one.figures.good for one in found] == [100, 100, 100, 50, 20]
+    assert [rate for rate, _ in offered] == [
+        rates[0], rates[1], rates[1], rates[2], rates[3], rates[3], rates[4], rates[4],
+    ]  # fmt: skip
+    assert len({seed for _, seed in offered}) == len(offered)
+    at = knee("embeddings", *found).at
+    assert at is not None
+    assert at.rate == rates[2]
+
+
 def test_one_miss_of_a_few_may_be_chance() -> None:
     assert bending.most_plausible(6, 7) > 0.95 > bending.most_plausible(60, 70)
     assert bending.most_plausible(0, 0) == 1.0
