@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from loadtests.markdown import table
 from tests.faults.load import RATES, STREAM_TOKENS, said
 from tests.faults.prometheus import FASTER
-from tests.faults.seen import ROOT, Seen, read_all
+from tests.faults.seen import ROOT, Alert, Seen, read_all
 
 PAGE = ROOT / "docs" / "faults.md"
 BEGIN, END = "<!-- seen: python -m tests.faults -->", "<!-- end of seen -->"
@@ -56,10 +56,11 @@ def section(seen: Sequence[Seen]) -> str:
 
 def alerts(seen: Seen) -> str:
     """`AnatomyDown: 3.0 s, 11.9 s`."""
-    return (
-        "; ".join(f"{a.name}: {a.fired_s:.0f} s, {a.cleared_s:.0f} s" for a in seen.alerts)
-        or "none"
-    )
+    return "; ".join(f"{a.name}: {a.fired_s:.0f} s, {cleared(a)}" for a in seen.alerts) or "none"
+
+
+def cleared(alert: Alert) -> str:
+    return "not yet" if alert.cleared_s is None else f"{alert.cleared_s:.0f} s"
 
 
 def detail(seen: Seen) -> str:

@@ -20,6 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.ray_environment import proxy_environment
+from service.settings import ServiceSettings
 from tests.faults.limits import require_root
 
 ROOT = Path(__file__).parents[2]
@@ -179,6 +181,8 @@ def cluster(
     token = secrets.token_hex(32)
     # What KubeRay makes of `authOptions: {mode: token}`.
     given = {"RAY_AUTH_MODE": config["authOptions"]["mode"], "RAY_AUTH_TOKEN": token, **own}
+    # What the image has in its environment.
+    given |= proxy_environment(ServiceSettings(host="0.0.0.0"))
     of_head = config["headGroupSpec"]
     head = Node(
         "anatomy-head",

@@ -115,14 +115,14 @@ class Scene:
         print(f"\n{name}: {said(done.result.clients)} {done.result}")
 
     def alerts(self, since: float, name: str | None = None) -> list[Alert]:
-        """Those that have fired since then, cleared or not (then infinitely late)."""
+        """Those that have fired since then, cleared or not."""
         found = list[Alert]()
         for each, times in self.watch.fired.items():
             for at in times:
                 if at >= since and name in (None, each):
                     ends = [end for end in self.watch.cleared.get(each, ()) if end > at]
-                    cleared = ends[0] - since if ends else float("inf")
-                    found.append(Alert(each, round(at - since, 1), round(cleared, 1)))
+                    cleared = round(ends[0] - since, 1) if ends else None
+                    found.append(Alert(each, round(at - since, 1), cleared))
         return found
 
     def wait_for_quiet(self) -> None:

@@ -14,11 +14,14 @@ FIGURES = ROOT / "docs" / "benchmarks" / "faults"
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert that fired; seconds from the fault. Rules are faster by `prometheus.FASTER`."""
+    """An alert that fired; seconds from the fault. Rules are faster by `prometheus.FASTER`.
+
+    `cleared_s` is None for one that was firing still when all was over.
+    """
 
     name: str
     fired_s: float
-    cleared_s: float
+    cleared_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The rendered manifests' Serve configuration, deployed for real, and a node of it that goes."""
 
+import re
 import shutil
 import tempfile
 import time
@@ -96,6 +97,22 @@ def test_the_rendered_configuration_answers_on_every_worker(deployed: Cluster) -
         prompt = {"model": "smollm2", "prompt": "Once upon a time", "max_tokens": 4}
         written = httpx.post(f"{url}/v1/completions", json=prompt, timeout=60)
         assert written.status_code == 200, written.text
+
+
+def test_each_worker_tells_its_own_metrics(deployed: Cluster) -> None:
+    """Whichever worker answers a request, what is scraped of one is of that one."""
+    began = [
+        {series_in(httpx.get(f"http://{worker.address}:{PORT}/metrics").text) for _ in range(8)}
+        for worker in deployed.workers
+    ]
+    assert [len(found) for found in began] == [1, 1]
+    assert began[0] != began[1]
+
+
+def series_in(exposition: str) -> str:
+    """When what is scraped began, as it says."""
+    (line,) = re.findall(r"^anatomy_start_time_seconds.*$", exposition, flags=re.MULTILINE)
+    return line
 
 
 def test_the_control_plane_refuses_who_has_no_token(deployed: Cluster) -> None:

@@ -3,8 +3,13 @@
 import os
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -84,6 +89,8 @@ def test_haproxy_takes_what_is_made_of_its_configuration(tmp_path: Path, own: st
     assert f"bind {own or '*'}:28404" in made
     assert "bind 127.0.0.1:29102" in made
     assert "return status 404" in made
+    assert made.count("use-server one if { path_end /metrics } # here") == 1
+    assert made.count("if { path_end /metrics } !{ srv_is_up(replicas/one) } # here") == 1
 
 
 def test_haproxy_that_knows_no_replica_says_that_nothing_is_served_now(tmp_path: Path) -> None:
@@ -105,6 +112,85 @@ def test_haproxy_that_knows_no_replica_says_that_nothing_is_served_now(tmp_path:
     assert answer.json()["error"]["code"] == "not_ready"
 
 
+class Answering(BaseHTTPRequestHandler):
+    """A replica that says its server's name, whatever it is asked."""
+
+    def do_GET(self) -> None:
+        address: Any = self.server.server_address
+        body = str(address[0]).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its base class's name)
+        del format, args
+
+
+@contextmanager
+def replica(host: str) -> Generator[int, None, None]:
+    """One that answers at an address of loopback; yields its port."""
+    with ThreadingHTTPServer((host, 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def balanced(folder: Path, *servers: str) -> Generator[httpx.Client, None, None]:
+    """HAProxy, as the wrapper starts it, over lines of servers."""
+    environment = proxy_environment(ServiceSettings())
+    port, statistics, metrics = (free_port(preferred=at) for at in (29102, 28404, 29101))
+    lines = "".join(f"    server {line}\n" for line in servers)
+    path = folder / "haproxy.cfg"
+    path.write_text(
+        CONFIGURATION.replace("    server one 127.0.0.1:29103\n", lines)
+        .replace(":29102", f":{port}")
+        .replace(":28404", f":{statistics}")
+        .replace(":29101", f":{metrics}")
+    )
+    command = [environment["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(path)]
+    base_url = f"http://127.0.0.1:{port}"
+    with (
+        subprocess.Popen(command, env=os.environ | environment) as process,
+        httpx.Client(base_url=base_url, transport=httpx.HTTPTransport(retries=5)) as client,
+    ):
+        try:
+            yield client
+        finally:
+            process.terminate()
+
+
+def test_metrics_are_those_of_the_machine_that_is_asked(tmp_path: Path) -> None:
+    """Elsewhere a request may be answered; as a machine's own figures another's would be wrong."""
+    check = "check inter 100ms fall 1"
+    with ExitStack() as elsewhere:
+        away = f"away 127.0.0.2:{elsewhere.enter_context(replica('127.0.0.2'))} {check}"
+        backup = f"head 127.0.0.2:{elsewhere.enter_context(replica('127.0.0.2'))} check backup"
+        with ExitStack() as here:
+            own = f"own 127.0.0.1:{here.enter_context(replica('127.0.0.1'))} {check}"
+            client = elsewhere.enter_context(balanced(tmp_path, away, own, backup))
+            assert {client.get("/v1/models").text for _ in range(8)} == {"127.0.0.1", "127.0.0.2"}
+            for path in ("/metrics", "/writers/metrics"):
+                assert {client.get(path).text for _ in range(8)} == {"127.0.0.1"}
+        deadline = time.monotonic() + 10
+        while client.get("/metrics").status_code != 503:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert client.get("/metrics").json()["error"]["code"] == "not_ready"
+        assert client.get("/v1/models").text == "127.0.0.2"
+
+
+def test_a_machine_without_a_replica_has_no_metrics(tmp_path: Path) -> None:
+    with replica("127.0.0.2") as port, balanced(tmp_path, f"away 127.0.0.2:{port}") as client:
+        assert client.get("/metrics").status_code == 503
+        assert client.get("/v1/models").text == "127.0.0.2"
+
+
 def test_rays_own_configuration_still_has_the_lines_that_are_changed() -> None:
     from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
@@ -114,6 +200,9 @@ def test_rays_own_configuration_still_has_the_lines_that_are_changed() -> None:
     assert any(line.startswith("    use_backend ") for line in lines)
     assert any(line.startswith("    http-request return status 404 ") for line in lines)
     assert "    bind :{{ config.metrics_port }}" in lines
+    # What this machine's replicas are called by, and the head's own, which is none of them.
+    assert any(line.startswith("    server {{ server.name }} {{ server.host }}:") for line in lines)
+    assert any(line.endswith(" check backup") for line in lines)
     assert any(line.strip().startswith("bind *:{{ config.stats_port }}") for line in lines)
 
 
