@@ -44,6 +44,8 @@ async def test_every_route_wants_a_key_but_those_of_probes(keys: Path) -> None:
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer", "Bearer ", f"Basic {ALICE}", f"Bearer {ALICE}x", f"Bearer {ALICE[:-1]}", ALICE],
+    # Keys are drawn anew in each process, and `-n` wants the same names in all of them.
+    ids=["nothing", "no key", "an empty key", "another scheme", "longer", "shorter", "no scheme"],
 )
 async def test_what_is_no_known_key_is_refused_in_openais_shape(keys: Path, header: str) -> None:
     async with client_of(served(api_keys_file=keys)) as client:
@@ -84,6 +86,7 @@ async def test_requests_are_counted_by_the_name_of_their_key(keys: Path) -> None
         (f"a b {digest_of(ALICE)}\n", "line 1"),
         (f"\nalice {digest_of(ALICE)}\nalice {digest_of(BOB)}\n", "line 3: the name 'alice'"),
     ],
+    ids=["empty", "a comment", "a name", "a key itself", "three words", "a name twice"],
 )
 def test_a_file_that_cant_be_used_is_told_by_its_line(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "keys.txt"
