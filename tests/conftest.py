@@ -39,11 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What one process has to itself where `-n` runs several (pytest-xdist, `--dist loadgroup`).
 
     A folder, so that what its session's fixtures make is made once; and all that starts Ray, which
-    has one cluster a machine.
+    has one cluster a machine: end_to_end, and a few elsewhere.
     """
     for item in items:
-        group = "ray" if item.get_closest_marker("ray") else str(item.path.parent.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
+        folder = str(item.path.parent.relative_to(ROOT))
+        of_ray = item.get_closest_marker("ray") or folder == "tests/end_to_end"
+        item.add_marker(pytest.mark.xdist_group("ray" if of_ray else folder))
 
 
 @contextmanager
