@@ -148,10 +148,10 @@ definitions: $(CORPORA)/definitions/corpus.json
 supersense-whole: $(CORPORA)/glosses/corpus.json
 	@$(BIN)/anatomy train classify --config docs/runs/supersense.yaml --output $(RUNS)/supersense $(ARGS)
 
-# Two processes, the folders of tests in their order: most tests use one core, those that start Ray
-# are one after another. `make test ARGS='-n 0 …'` is one process, for a debugger or `-s`.
+# One test after another. Folders of tests may run beside each other:
+#   make test ARGS='-n 2 --dist loadgroup --no-loadscope-reorder'
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 # The environments of an image, made as its Dockerfile makes them, and served from: minutes.
 test-image: $(VENV)/.test
