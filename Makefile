@@ -148,8 +148,6 @@ definitions: $(CORPORA)/definitions/corpus.json
 supersense-whole: $(CORPORA)/glosses/corpus.json
 	@$(BIN)/anatomy train classify --config docs/runs/supersense.yaml --output $(RUNS)/supersense $(ARGS)
 
-# One test after another. Folders of tests may run beside each other:
-#   make test ARGS='-n 2 --dist loadgroup --no-loadscope-reorder'
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(ARGS)
 

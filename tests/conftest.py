@@ -3,11 +3,9 @@
 They live in `.cache/tests` of the repository, or where TESTS_CACHE says.
 """
 
-import fcntl
 import os
 import signal
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,28 +33,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What one process has to itself where `-n` runs several (pytest-xdist, `--dist loadgroup`).
-
-    A folder, so that what its session's fixtures make is made once; and all that starts Ray, which
-    has one cluster a machine: end_to_end, and a few elsewhere.
-    """
-    for item in items:
-        folder = str(item.path.parent.relative_to(ROOT))
-        of_ray = item.get_closest_marker("ray") or folder == "tests/end_to_end"
-        item.add_marker(pytest.mark.xdist_group("ray" if of_ray else folder))
-
-
-@contextmanager
-def alone(lock: Path) -> Generator[None, None, None]:
-    """One process at a time."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 @pytest.fixture(scope="session")
 def model_cache() -> Path:
     """The folder of wheels and artifacts that outlives a run."""
@@ -77,11 +53,10 @@ def located_or_skip(model: str, model_cache: Path) -> Located:
 def exported(model: str, precision: Precision | None, model_cache: Path) -> Artifact:
     """The artifact of an embedded model, from the cache or made now."""
     wanted = recipe(model, precision)
-    with alone(model_cache / f"{model}.lock"):
-        folder = find_artifact(wanted, model_cache)
-        if folder is None:
-            located_or_skip(model, model_cache)
-            folder = export(wanted, model_cache, silent)
+    folder = find_artifact(wanted, model_cache)
+    if folder is None:
+        located_or_skip(model, model_cache)
+        folder = export(wanted, model_cache, silent)
     return Artifact.open(folder)
 
 

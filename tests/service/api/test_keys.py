@@ -44,7 +44,7 @@ async def test_every_route_wants_a_key_but_those_of_probes(keys: Path) -> None:
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer", "Bearer ", f"Basic {ALICE}", f"Bearer {ALICE}x", f"Bearer {ALICE[:-1]}", ALICE],
-    # Keys are drawn anew in each process, and `-n` wants the same names in all of them.
+    # Keys are drawn anew in each run: a test's name should not be.
     ids=["nothing", "no key", "an empty key", "another scheme", "longer", "shorter", "no scheme"],
 )
 async def test_what_is_no_known_key_is_refused_in_openais_shape(keys: Path, header: str) -> None:
