@@ -77,7 +77,10 @@ def decoders(run: Run, device: Device, sizes: Sizes, show: Show) -> Iterator[Com
     def theirs(prompts: list[list[int]], steps: int) -> float:
         """The steps alone: what a longer generation takes more than one of a single token."""
         first = timed(device, lambda: generate(prompts, 1))
-        return timed(device, lambda: generate(prompts, 1 + steps)) - first
+        seconds = timed(device, lambda: generate(prompts, 1 + steps)) - first
+        if seconds <= 0:
+            raise RuntimeError(f"{steps} steps took no longer than none: too few to be measured")
+        return seconds
 
     draw = random.Random(SEED)
 
@@ -92,7 +95,8 @@ def decoders(run: Run, device: Device, sizes: Sizes, show: Show) -> Iterator[Com
         pairs = [
             a == b for x, y in zip(said, expected, strict=True) for a, b in zip(x, y, strict=True)
         ]
-        generate(prompts, 1 + sizes.steps)  # compiled and warm from here on
+        for tokens in (1 + sizes.steps, 1, 1):  # compiled and warm from here on
+            generate(prompts, tokens)
         done = count * sizes.steps
         yield show(
             "gpu-decoder",
