@@ -7,7 +7,6 @@ by their address, so that nothing is copied to run it. Places are named by slice
 import ctypes
 import math
 import mmap
-from collections.abc import Callable
 from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -61,10 +60,6 @@ class Pool(Protocol):
     def wipe(self, row: int) -> None:
         """Zero a whole row."""
         ...
-
-
-Reserve: TypeAlias = Callable[[Shape, str], Pool]
-"""Makes a pool of zeros of a shape and a type."""
 
 
 class HostPool:
@@ -127,6 +122,7 @@ class Cuda:
 
     def __init__(self, library: Any) -> None:
         self.library = library
+        library.cudaGetErrorString.restype = ctypes.c_char_p
 
     def allocate(self, size: int) -> int:
         """The address of so many bytes of zeros. Raises `PoolError` where they can't be had."""
@@ -175,9 +171,8 @@ class Cuda:
         """Call a function. Raises `PoolError` with the reason that CUDA gives."""
         code = getattr(self.library, function)(*arguments)
         if code != 0:
-            reason = self.library.cudaGetErrorString
-            reason.restype = ctypes.c_char_p
-            raise PoolError(f"{function}: {reason(code).decode()} (CUDA error {code})")
+            reason = self.library.cudaGetErrorString(code).decode()
+            raise PoolError(f"{function}: {reason} (CUDA error {code})")
 
 
 class DeviceMemory:
