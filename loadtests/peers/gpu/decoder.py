@@ -30,7 +30,7 @@ def decoders(run: Run, device: Device, sizes: Sizes, show: Show) -> Iterator[Com
     """Llama: steps of several rows, and a long prompt."""
     config = sizes.llama
     name = f"llama-random-{config.hidden_size}x{config.num_hidden_layers}"
-    folder = checkpoint(run.cache / "peers" / "builds" / name, lambda: LlamaForCausalLM(config))
+    folder = checkpoint(run.folder / "builds" / name, lambda: LlamaForCausalLM(config))
     artifact = exported(str(folder), device, run.cache)
     layout = artifact.manifest.cache
     if layout is None:
@@ -45,7 +45,11 @@ def decoders(run: Run, device: Device, sizes: Sizes, show: Show) -> Iterator[Com
 
     def fill(row: int, prompt: list[int]) -> int:
         slots.clear(row)
-        return int(slots.score(row, prompt)[-1].argmax())
+        # Logits of the last token alone: those of all would be a gigabyte on its way to the host.
+        logits = slots.prefill(row, prompt, wants_logits=True)
+        if logits is None:
+            raise ValueError("logits were asked for")
+        return int(logits.argmax())
 
     def ours(prompts: list[list[int]], steps: int) -> tuple[float, list[list[int]]]:
         last = [fill(row, prompt) for row, prompt in enumerate(prompts)]

@@ -31,7 +31,7 @@ def encoders(run: Run, device: Device, sizes: Sizes, show: Show) -> Iterator[Com
     """BERT: rows of one length, and of any."""
     config = sizes.bert
     name = f"bert-random-{config.hidden_size}x{config.num_hidden_layers}"
-    folder = checkpoint(run.cache / "peers" / "builds" / name, lambda: BertModel(config))
+    folder = checkpoint(run.folder / "builds" / name, lambda: BertModel(config))
     artifact = exported(str(folder), device, run.cache)
     session = Session(artifact.graph, device.provider, 1)
     (served,) = artifact.manifest.served

@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import nn
-from transformers import BertConfig, LlamaConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, LlamaConfig
 
 from export.artifact import Artifact
-from export.catalogue import artifact_folder, find_artifact, recipe
-from export.pipeline import export
-from export.session import Provider
+from export.session import Hardware
 from loadtests.peers.gpu.device import Device
-from loadtests.peers.workers.decoder_checkpoint import built
+from loadtests.peers.workers.decoder_checkpoint import built, save_words
+from service.exporting import artifact_of
+from service.settings import ServiceSettings
 
 SEED = 0
 UNKNOWN, PADDING, END = "w0", "w1", "w2"
@@ -100,27 +97,16 @@ def checkpoint(folder: Path, build: Callable[[], Any]) -> Path:
         torch.manual_seed(SEED)
         model = build().half()
         model.save_pretrained(folder)
-        words = {f"w{token}": token for token in range(model.config.vocab_size)}
-        tokenizer = Tokenizer(WordLevel(words, unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = WhitespaceSplit()
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, unk_token=UNKNOWN, pad_token=PADDING, eos_token=END
-        ).save_pretrained(folder)
+        words = [f"w{token}" for token in range(model.config.vocab_size)]
+        save_words(folder, words, unknown=UNKNOWN, padding=PADDING, end=END)
 
     return built(folder, make)
 
 
-def silent(what: str, share: float) -> None:
-    """Hears what an export does."""
-    del what, share
-
-
 def exported(source: str, device: Device, cache: Path) -> Artifact:
     """Its artifact for the device, made unless an earlier run did."""
-    wanted = recipe(source, device.precision, cuda=device.provider is Provider.CUDA)
-    if find_artifact(wanted, cache) is None:
-        export(wanted, cache, silent)
-    return Artifact.open(artifact_folder(wanted, cache))
+    settings = ServiceSettings(precision=device.precision.value, cache_folder=cache)
+    return Artifact.open(artifact_of(source, settings, Hardware(device.provider, "asked for")))
 
 
 def weights_of_products(model: nn.Module) -> int:

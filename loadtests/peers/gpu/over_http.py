@@ -1,6 +1,6 @@
 """MiniLM from strings on: the whole service against sentence-transformers within a process."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,12 +34,15 @@ def over_http(run: Run, device: Device, sizes: Sizes, show: Show) -> Iterator[Co
         sides.append(sentence_transformers(device, artifact, texts, run.cache))
     except ImportError:
         missing.append(Missing("sentence-transformers", "it isn't installed here"))
-    log = run.cache / "peers" / "gpu-service.log"
+    log = run.folder / "gpu-service.log"
     with serve(["--plain", str(artifact.folder)], log=log, start_timeout_s=300) as running:
         ask = partial(embed, running.url, texts)
         ask()
-        figures: Callable[[], Figures] = lambda: {"texts/s": len(texts) / timed(device, ask)}  # noqa: E731
-        ours = Side("ours", OURS, f"{CLIENTS} clients, {TEXTS_A_REQUEST} texts each", figures)
+
+        def turn() -> Figures:
+            return {"texts/s": len(texts) / timed(device, ask)}
+
+        ours = Side("ours", OURS, f"{CLIENTS} clients, {TEXTS_A_REQUEST} texts each", turn)
         yield show(
             "gpu-http",
             "minilm",

@@ -1,9 +1,10 @@
-"""The decoders' checkpoint, from the one GGUF file that every side starts from.
+"""The checkpoints that every side starts from: the decoders', from one GGUF file, and what models
+of random weights need.
 
 transformers and torch, in the peers' own environments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FINISHED = "finished"
@@ -17,6 +18,21 @@ def built(folder: Path, build: Callable[[Path], None]) -> Path:
         build(folder)
         finished.touch()
     return folder
+
+
+def save_words(folder: Path, words: Sequence[str], *, unknown: str, padding: str, end: str) -> None:
+    """A tokenizer for a model of random weights: each of `words` is a token, by its place."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    known = {word: token for token, word in enumerate(words)}
+    tokenizer = Tokenizer(WordLevel(known, unk_token=unknown))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token=unknown, pad_token=padding, eos_token=end
+    ).save_pretrained(folder)
 
 
 def dequantised(gguf: Path, builds: Path) -> Path:

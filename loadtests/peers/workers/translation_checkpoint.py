@@ -7,7 +7,7 @@ row runs the same number of steps. Run by an interpreter that has transformers; 
 import sys
 from pathlib import Path
 
-from decoder_checkpoint import built
+from decoder_checkpoint import built, save_words
 
 VOCABULARY = 32_000
 # As in OPUS-MT's checkpoints.
@@ -23,10 +23,7 @@ def checkpoint(builds: Path) -> Path:
 
     def make(folder: Path) -> None:
         import torch
-        from tokenizers import Tokenizer
-        from tokenizers.models import WordLevel
-        from tokenizers.pre_tokenizers import WhitespaceSplit
-        from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
+        from transformers import MarianConfig, MarianMTModel
 
         torch.manual_seed(SEED)
         config = MarianConfig(
@@ -48,15 +45,8 @@ def checkpoint(builds: Path) -> Path:
             decoder_start_token_id=PADDING,
         )
         MarianMTModel(config).save_pretrained(folder)
-        words = {NAMES.get(token, f"w{token}"): token for token in range(VOCABULARY)}
-        tokenizer = Tokenizer(WordLevel(words, unk_token=NAMES[UNKNOWN]))
-        tokenizer.pre_tokenizer = WhitespaceSplit()
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            eos_token=NAMES[END],
-            unk_token=NAMES[UNKNOWN],
-            pad_token=NAMES[PADDING],
-        ).save_pretrained(folder)
+        words = [NAMES.get(token, f"w{token}") for token in range(VOCABULARY)]
+        save_words(folder, words, unknown=NAMES[UNKNOWN], padding=NAMES[PADDING], end=NAMES[END])
 
     return built(builds / "marian-random", make)
 
